@@ -1,0 +1,79 @@
+"""Which parts of a trained network matter, and what that says about how well it generalises.
+
+Importing layerscope loads neither torch nor pandas; each name below is imported when it is first used (PEP 562).
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "CrossEntropy": "metrics",
+    "ErrorRate": "metrics",
+    "Observation": "metrics",
+    "SampleMean": "metrics",
+    "Edit": "perturb",
+    "Patch": "perturb",
+    "Rerandomize": "perturb",
+    "Rewind": "perturb",
+    "Variant": "perturb",
+    "World": "perturb",
+    "bind": "perturb",
+    "FINAL": "step",
+    "INIT": "step",
+    "Step": "step",
+    "Part": "partition",
+    "Partition": "partition",
+    "RobustnessSpec": "analyses.spec",
+    "evaluate": "analyses.robustness",
+    "robustness": "analyses.robustness",
+    "materialize": "analyses.materialize",
+    "Run": "run",
+    "Table": "table",
+    "Trajectory": "trajectory",
+    "TrainSpec": "training.spec",
+    "train": "training.session",
+    "UseError": "errors",
+    "laws_of": "models.initialisers",
+    "state_of": "state",
+    "data": "",
+    "models": "",
+    "plots": "",
+}
+"""Public name -> the module that has it; an empty one is a module itself."""
+
+__all__ = ["__version__", *_WHERE]  # pyright: ignore[reportUnsupportedDunderAll]
+
+if TYPE_CHECKING:
+    from layerscope import data, models, plots
+    from layerscope.analyses.materialize import materialize
+    from layerscope.analyses.robustness import evaluate, robustness
+    from layerscope.analyses.spec import RobustnessSpec
+    from layerscope.errors import UseError
+    from layerscope.metrics import CrossEntropy, ErrorRate, Observation, SampleMean
+    from layerscope.models.initialisers import laws_of
+    from layerscope.partition import Part, Partition
+    from layerscope.perturb import Edit, Patch, Rerandomize, Rewind, Variant, World, bind
+    from layerscope.run import Run
+    from layerscope.state import state_of
+    from layerscope.step import FINAL, INIT, Step
+    from layerscope.table import Table
+    from layerscope.training.session import train
+    from layerscope.training.spec import TrainSpec
+    from layerscope.trajectory import Trajectory
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'layerscope' has no attribute {name!r}")
+    where = _WHERE[name]
+    if not where:
+        return importlib.import_module(f"layerscope.{name}")
+    found = getattr(importlib.import_module(f"layerscope.{where}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,8 @@
+"""What can be done to a network's Parts. A new perturbation is one file here."""
+
+from layerscope.perturb.patch import Patch, bind
+from layerscope.perturb.rerandomize import Rerandomize
+from layerscope.perturb.rewind import Rewind
+from layerscope.perturb.variant import Edit, Perturbation, Variant, World
+
+__all__ = ["Edit", "Patch", "Perturbation", "Rerandomize", "Rewind", "Variant", "World", "bind"]

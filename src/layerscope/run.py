@@ -1,0 +1,143 @@
+"""A run on disk: what was asked, what came of it, and where each file lies. Never imports torch."""
+
+import datetime
+import json
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from layerscope.errors import UseError
+from layerscope.spec import Spec, canonical_json
+from layerscope.store import SUMS, Folder, read_file
+from layerscope.table import Table
+
+SPEC, PROVENANCE, TRAINING, REPORT = "spec.json", "provenance.json", "training.parquet", "report.html"
+
+
+class Run:
+    """The folder of one run; see `docs/run-layout.md` for its files."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.folder = Folder(path)
+        self.path = self.folder.path
+        self.checkpoints = Folder(self.path / "checkpoints")
+
+    @contextmanager
+    def claim(self, spec: Spec) -> Iterator[None]:
+        """Hold the folder for a run of this spec, new or begun before. A folder that holds anything else is never changed."""
+        asked = _plain(spec)
+        if self.folder.has(SPEC):
+            self._refuse_other(self.spec, asked)
+        elif set(self.folder.names()) - {SUMS} and not self._only_unlisted(asked):
+            raise UseError(f"{self.path} exists and is not a run of layerscope; choose another --out")
+        with self.folder.lock():
+            if not self.folder.has(SPEC):
+                self.folder.write_json(SPEC, asked)
+            yield
+
+    def _refuse_other(self, there: dict[str, Any], asked: dict[str, Any]) -> None:
+        if there != asked:
+            different = _difference(there, asked)
+            raise UseError(f"{self.path} holds a run of another spec ({different}); choose another --out")
+
+    def _only_unlisted(self, asked: dict[str, Any]) -> bool:
+        """Whether the folder holds just this spec, written by a process that was killed before it was listed."""
+        try:
+            found = json.loads(read_file(self.path / SPEC))
+        except ValueError:  # UseError of an unreadable file too
+            return False
+        return set(self.folder.names()) <= {SPEC, SUMS} and found == asked
+
+    @classmethod
+    def open(cls, path: str | Path) -> "Run":
+        """An existing run."""
+        run = cls(path)
+        if not run.folder.has(SPEC):
+            raise UseError(f"{run.path} is not a run: it has no {SPEC}; make one with: layerscope train --out {run.path}")
+        return run
+
+    @property
+    def name(self) -> str:
+        return self.path.resolve().name
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """What was asked, as plain JSON values."""
+        return self.folder.read_json(SPEC)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Versions, device, data fingerprint and times, by stage."""
+        return self.folder.read_json(PROVENANCE) if self.folder.has(PROVENANCE) else {}
+
+    def record(self, stage: str, facts: dict[str, Any]) -> None:
+        """Add the facts of one stage to the provenance."""
+        self.folder.write_json(PROVENANCE, {**self.provenance, stage: facts})
+
+    @property
+    def trained(self) -> bool:
+        """Whether training was finished."""
+        return self.folder.has(TRAINING)
+
+    def training(self) -> Table:
+        """Losses and errors per epoch."""
+        return Table.open(self.folder.file(TRAINING))
+
+    def analyses(self) -> list[str]:
+        """The names of the finished analyses."""
+        names = (Path(name).stem for name in self.folder.names("analyses/*.parquet"))
+        return [name for name in names if self.folder.has(_analysis(name))]
+
+    def analysis(self, name: str) -> Table:
+        """The table of one analysis."""
+        return Table.open(self.folder.file(_analysis(name)))
+
+    def finished_analysis(self, name: str, spec: Spec) -> Table | None:
+        """The analysis of this name and spec if it is complete; an error if there is one of another spec."""
+        if not self.folder.has(_analysis(name)):
+            return None
+        there, asked = self.folder.read_json(f"analyses/{name}.json"), _plain(spec)
+        if there != asked:
+            different = _difference(there, asked)
+            raise UseError(f"{self.path} has an analysis {name!r} of another spec ({different}); choose another --name")
+        return self.analysis(name)
+
+    def save_analysis(self, name: str, table: Table, spec: Spec) -> None:
+        """Write an analysis with what was asked for."""
+        self.folder.write_json(f"analyses/{name}.json", _plain(spec))
+        self.folder.write(_analysis(name), table.save)
+
+
+def environment() -> dict[str, Any]:
+    """What the numbers were computed with: versions, machine and the time now (UTC)."""
+    return {
+        "layerscope": _version("layerscope"),
+        "python": platform.python_version(),
+        **{name: _version(name) for name in ("torch", "numpy", "pandas", "scipy")},
+        "platform": f"{platform.system()} {platform.machine()}",
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _analysis(name: str) -> str:
+    return f"analyses/{name}.parquet"
+
+
+def _plain(spec: Spec) -> dict[str, Any]:
+    """The spec as JSON gives it back (tuples become lists)."""
+    return {**json.loads(canonical_json(spec.to_dict())), "fingerprint": spec.fingerprint}
+
+
+def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:
+    changed = [name for name in {**old, **new} if old.get(name) != new.get(name) and name != "fingerprint"]
+    return "; ".join(f"{name}: {old.get(name)!r} there, {new.get(name)!r} asked" for name in changed)
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,53 @@
+"""The values of a network at one moment: tensor name -> tensor."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from layerscope.errors import UseError
+
+State = Mapping[str, Tensor]
+"""Parameters and buffers of a network at one moment, by the names of `state_dict()`."""
+
+
+def state_of(model: nn.Module) -> dict[str, Tensor]:
+    """A copy of the values a model has now, which later training does not change."""
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+def shapes_of(state: State) -> dict[str, tuple[int, ...]]:
+    """Tensor name -> shape."""
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}
+
+
+def check_shapes(shapes: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], where: str) -> None:
+    """Refuse values that do not fit the model: the error names `where` and every tensor at fault."""
+    faults = [f"{name} is missing" for name in expected if name not in shapes]
+    faults += [f"{name} is not in the model" for name in shapes if name not in expected]
+    faults += [
+        f"{name} has shape {list(shapes[name])}, the model has {list(shape)}"
+        for name, shape in expected.items()
+        if name in shapes and tuple(shapes[name]) != tuple(shape)
+    ]
+    if faults:
+        more = f" (and {len(faults) - 5} more)" if len(faults) > 5 else ""
+        raise UseError(f"{where} does not fit the model: {'; '.join(faults[:5])}{more}")
+
+
+def check_finite(state: State, where: str) -> None:
+    """Refuse values with NaN or infinity: the error names `where` and the first tensor at fault."""
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            what = "NaN" if torch.isnan(tensor).any() else "an infinite value"
+            raise UseError(f"{where}: tensor {name} holds {what}; the run diverged or the file is damaged")
+
+
+def content_hash(tensors: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]) -> str:
+    """16 hexadecimal digits that change with any name, dtype, shape or value."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(dict(tensors).items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]

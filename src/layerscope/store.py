@@ -1,0 +1,138 @@
+"""The only room that touches files: whole or not at all, checked when read, one writer at a time."""
+
+import gzip
+import hashlib
+import json
+import os
+import tempfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from layerscope.errors import UseError
+
+SUMS = "SHA256SUMS"
+"""Checksums of a folder, in the format of `sha256sum`: `sha256sum -c SHA256SUMS` checks them without us."""
+LOCK = ".lock"
+_PARTIAL = ".partial-"
+
+
+class Folder:
+    """A folder whose files are written atomically, listed with their checksums, and verified when read.
+
+    A file counts as present only if it is whole: it is written under another name, flushed to disk, renamed,
+    and then entered in `SHA256SUMS`. A file that is missing there, or differs from its checksum, was never finished.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._verified: dict[str, tuple[int, int]] = {}
+
+    def write(self, name: str, content: bytes | Callable[[Path], object]) -> Path:
+        """Write one file whole or not at all; `content` is its bytes or a function that writes to a given path."""
+        target = self.path / name
+        write_file(target, content)
+        sums = {**self._sums(), name: _sha256(target)}
+        write_file(self.path / SUMS, "".join(f"{v}  {k}\n" for k, v in sorted(sums.items())).encode())
+        return target
+
+    def has(self, name: str) -> bool:
+        """Whether the file is there, whole."""
+        return (self.path / name).is_file() and self._intact(name)
+
+    def file(self, name: str) -> Path:
+        """The path of a file, after checking that it is whole."""
+        path = self.path / name
+        if not path.is_file():
+            raise UseError(f"{path} is missing")
+        if not self._intact(name):
+            raise UseError(f"{path} is damaged or was never finished: it does not match {self.path / SUMS}")
+        return path
+
+    def names(self, pattern: str = "*") -> list[str]:
+        """The names of all files in the folder that match, whole or not, sorted; none if there is no such folder."""
+        if not self.path.is_dir():
+            return []
+        found = (p.relative_to(self.path) for p in self.path.glob(pattern) if p.is_file())
+        return sorted(str(p) for p in found if not p.name.startswith("."))
+
+    def read_json(self, name: str) -> Any:
+        """The content of a JSON file."""
+        return json.loads(self.file(name).read_bytes())
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write a JSON file that people can read too."""
+        self.write(name, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder for writing; a second process gets an error at once. Leftovers of a killed one are removed."""
+        from filelock import FileLock, Timeout
+
+        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self.path / LOCK, timeout=0):
+                for leftover in self.path.rglob(_PARTIAL + "*"):
+                    leftover.unlink(missing_ok=True)
+                yield
+        except Timeout:
+            raise UseError(f"{self.path} is being written by another process; wait for it or choose another folder") from None
+
+    def _sums(self) -> dict[str, str]:
+        try:
+            lines = (self.path / SUMS).read_text().splitlines()
+        except FileNotFoundError:
+            return {}
+        return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+
+    def _intact(self, name: str) -> bool:
+        stat = (self.path / name).stat()
+        seen = (stat.st_size, stat.st_mtime_ns)
+        if self._verified.get(name) != seen:
+            if self._sums().get(name) != _sha256(self.path / name):
+                return False
+            self._verified[name] = seen
+        return True
+
+
+def write_file(path: Path, content: bytes | Callable[[Path], object]) -> None:
+    """Write a file whole or not at all: under a temporary name in its folder, flushed to the disk, then renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=_PARTIAL, suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    partial = Path(name)
+    try:
+        if callable(content):
+            content(partial)
+        else:
+            partial.write_bytes(content)
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.chmod(0o644)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_file(path: str | Path) -> bytes:
+    """The bytes of a foreign file; a `.gz` is decompressed. A truncated or foreign `.gz` is an error with its path."""
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+        return gzip.decompress(content) if path.suffix == ".gz" else content
+    except (EOFError, gzip.BadGzipFile, zlib.error) as problem:
+        raise UseError(f"{path} is truncated or not a gzip file ({problem})") from None
+    except OSError as problem:
+        raise UseError(f"cannot read {path}: {problem.strerror or problem}") from None
+
+
+def first_existing(candidates: list[Path]) -> Path | None:
+    """The first of these paths that is a file."""
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,111 @@
+"""The one result type: a DataFrame with a schema and provenance, in one Parquet file."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from layerscope.errors import UseError
+from layerscope.spec import canonical_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCHEMA = 1
+
+CORE = {
+    "run": ("string", "name of the run"),
+    "variant": ("string", "id of the Variant in `Table.variants`; empty where no network was evaluated"),
+    "part": ("string", "name of the Part that was changed"),
+    "perturbation": ("string", "what was done there: none, rewind, rerandomize; empty where nothing was"),
+    "metric": ("string", "what was measured"),
+    "unit": ("string", "unit of value, low and high"),
+    "split": ("string", "data the metric was measured on: test, train; empty where none was needed"),
+    "value": ("float64", "the number"),
+    "n": ("Int64", "how many samples, draws or runs the number rests on"),
+    "low": ("float64", "lower end of the interval"),
+    "high": ("float64", "upper end of the interval"),
+    "interval": ("string", "kind of the interval: population, dataset, draws, runs; empty where there is none"),
+    "level": ("float64", "confidence level of the interval"),
+    "verdict": ("string", "ambient, critical, destroyed or undecided; empty where none was asked"),
+    "status": ("string", "ok, or what went wrong"),
+    "reason": ("string", "why, where the status is not ok"),
+    "engine": ("string", "what computed the number"),
+}
+"""Columns that every table has: name -> (dtype, meaning)."""
+
+COORDINATES = {
+    "step": ("Int64", "epoch of the checkpoint whose values were used; 0 is before any data is seen"),
+    "draw": ("Int64", "index of the random draw, from 0"),
+    "to": ("string", "what a distance is measured to: start, substituted"),
+}
+"""Columns that are there only where they apply: name -> (dtype, meaning)."""
+
+COLUMNS = CORE | COORDINATES
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Rows of results. `frame` is a pandas DataFrame with the columns of `CORE` and some of `COORDINATES`;
+    `provenance` says what it rests on; `variants` maps a variant's id to its JSON description."""
+
+    frame: "pd.DataFrame"
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    variants: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, rows: Iterable[Mapping[str, Any]], provenance: Mapping[str, Any] | None = None, **more: Any) -> "Table":
+        """A table of rows; a column that no row has is filled with missing values (coordinates: left out)."""
+        import pandas as pd
+
+        rows = list(rows)
+        given = {name for row in rows for name in row}
+        if surplus := given - set(COLUMNS):
+            raise ValueError(f"no such column: {', '.join(sorted(surplus))}; see layerscope.table.COLUMNS")
+        columns = [name for name in COLUMNS if name in CORE or name in given]
+        missing = {name: ("" if COLUMNS[name][0] == "string" else None) for name in columns}
+        frame = pd.DataFrame([missing | dict(row) for row in rows], columns=columns)
+        return cls(frame.astype({name: COLUMNS[name][0] for name in columns}), provenance or {}, **more)
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    def where(self, **equal: Any) -> "pd.DataFrame":
+        """The rows whose columns equal the given values, in order."""
+        frame = self.frame
+        for name, value in equal.items():
+            if name not in frame:
+                raise KeyError(f"this table has no column {name!r}")
+            frame = frame[frame[name].eq(value).fillna(False).astype(bool)]
+        return frame
+
+    def parts(self) -> list[str]:
+        """The names of the Parts in the order they were analysed."""
+        return [name for name in self.frame["part"].unique() if name]
+
+    def save(self, path: Path) -> None:
+        """Write the table as one Parquet file, with provenance and variants in its metadata."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        about = {"schema": SCHEMA, "provenance": self.provenance, "variants": self.variants}
+        table = pa.Table.from_pandas(self.frame, preserve_index=False)
+        metadata = {**(table.schema.metadata or {}), b"layerscope": canonical_json(about).encode()}
+        pq.write_table(table.replace_schema_metadata(metadata), path, compression="zstd")
+
+    @classmethod
+    def open(cls, path: str | Path) -> "Table":
+        """Read a table that `save` wrote."""
+        import pyarrow.parquet as pq
+
+        table = pq.read_table(path)
+        metadata = (table.schema.metadata or {}).get(b"layerscope")
+        if metadata is None:
+            raise UseError(f"{path} is not a table of layerscope")
+        about = json.loads(metadata)
+        if about["schema"] != SCHEMA:
+            raise UseError(f"{path} has table schema {about['schema']}; this version reads {SCHEMA}")
+        frame = table.to_pandas()
+        frame = frame.astype({name: COLUMNS[name][0] for name in frame.columns})
+        return cls(frame, about["provenance"], about["variants"])

@@ -1,0 +1,94 @@
+"""The training loop: a trajectory, one epoch at a time."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from layerscope import rng
+from layerscope.data import DataSet, Split
+from layerscope.errors import UseError
+from layerscope.metrics.error import is_error
+from layerscope.models import build
+from layerscope.models.initialisers import initialise, laws_of
+from layerscope.training.spec import TrainSpec
+
+
+@dataclass(frozen=True)
+class Moment:
+    """The network after an epoch, still in training: read it before asking for the next. `rows` are its losses."""
+
+    epoch: int
+    model: nn.Module
+    rows: list[dict[str, Any]]
+
+
+def start(spec: TrainSpec, data: DataSet) -> nn.Module:
+    """The network before any data is seen, drawn from the laws of the spec."""
+    model = build(spec.model, data.input_shape, data.classes)
+    initialise(model, laws_of(model, spec.initialiser), spec.seed)
+    return model
+
+
+def moments(spec: TrainSpec, data: DataSet) -> Iterator[Moment]:
+    """The network before training and after each epoch; stops early, with a status, where the loss is not finite."""
+    model = start(spec, data)
+    optimizer = torch.optim.SGD(
+        model.parameters(), spec.lr, spec.momentum, weight_decay=spec.weight_decay, fused=True
+    )
+    yield Moment(0, model, _rows(0, "test", *_measure(model, data.test)))
+    for epoch in range(1, spec.epochs + 1):
+        for group in optimizer.param_groups:
+            group["lr"] = spec.learning_rate(epoch - 1)
+        seen = _epoch(model, optimizer, data.train, spec, epoch)
+        rows = _rows(epoch, "train", *seen) + _rows(epoch, "test", *_measure(model, data.test))
+        if not math.isfinite(seen[0]):
+            raise UseError(
+                f"training diverged in epoch {epoch} (loss {seen[0]}); the checkpoints before it are kept. "
+                f"A smaller learning rate than {spec.lr} is the first thing to try"
+            )
+        yield Moment(epoch, model, rows)
+
+
+def _epoch(
+    model: nn.Module, optimizer: torch.optim.Optimizer, train: Split, spec: TrainSpec, epoch: int
+) -> tuple[float, float, int]:
+    """One pass in an order that depends on seed and epoch alone: mean loss and error while the weights move, and n."""
+    order = torch.randperm(len(train), generator=rng.generator(spec.seed, "order", draw=epoch))
+    model.train()
+    loss_sum, errors = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.int64)
+    for indices in order.split(spec.batch_size):
+        targets = train.targets[indices]
+        outputs = model(train.inputs[indices])
+        loss = cross_entropy(outputs, targets)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        loss_sum += loss.detach() * len(indices)
+        errors += is_error(outputs.detach(), targets).sum()
+    return loss_sum.item() / len(train), errors.item() / len(train), len(train)
+
+
+@torch.inference_mode()
+def _measure(model: nn.Module, split: Split) -> tuple[float, float, int]:
+    """Mean loss, error and n of the network as it is."""
+    model.eval()
+    loss_sum, errors = 0.0, 0
+    for inputs, targets in split.batches():
+        outputs = model(inputs)
+        loss_sum += cross_entropy(outputs, targets, reduction="sum").item()
+        errors += int(is_error(outputs, targets).sum())
+    return loss_sum / len(split), errors / len(split), len(split)
+
+
+def _rows(epoch: int, split: str, loss: float, error: float, n: int) -> list[dict[str, Any]]:
+    reason = "mean over the epoch, while the weights moved" if split == "train" else ""
+    place = {"step": epoch, "split": split, "n": n, "status": "ok", "reason": reason}
+    return [
+        place | {"metric": "cross_entropy", "unit": "nats", "value": loss},
+        place | {"metric": "error", "unit": "fraction", "value": error},
+    ]

@@ -1,0 +1,149 @@
+"""The states a network went through, read lazily."""
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from layerscope.errors import UseError
+from layerscope.state import State, check_finite, check_shapes, shapes_of
+from layerscope.step import FINAL, INIT, Step
+from layerscope.store import SUMS, Folder
+
+SUFFIX = ".safetensors"
+
+
+class Trajectory:
+    """Step -> State of one training run. Nothing is in memory until it is asked for.
+
+    `trajectory[step]` is the whole state, `trajectory.tensors(step, names)` some of it; `FINAL` means the last step,
+    `INIT` the start, which may be absent (`has_start`).
+    """
+
+    def __init__(self, sources: Mapping[Step, "Source"]) -> None:
+        if not sources:
+            raise UseError("a trajectory needs at least one state")
+        self._sources = dict(sorted(sources.items()))
+        self.steps: tuple[Step, ...] = tuple(self._sources)
+
+    @classmethod
+    def of(cls, initial: State | None = None, final: State | None = None, **at: State) -> "Trajectory":
+        """A trajectory of states in memory: start and end, and any others by the names of their steps.
+
+        With only `initial` and `final` the end is called epoch 1. Example: `Trajectory.of(initial=a, final=b)`.
+        """
+        states = {Step.parse(name.replace("_", "-")): state for name, state in at.items()}
+        if initial is not None:
+            states[INIT] = initial
+        if final is not None:
+            last = max(states, default=INIT)
+            states[Step(last.epoch + 1)] = final
+        return cls({step: Memory(state) for step, state in states.items()})
+
+    @classmethod
+    def open(cls, path: str | Path) -> "Trajectory":
+        """The checkpoints of a folder that layerscope wrote: `epoch-00000.safetensors`, ... (a run's `checkpoints/`).
+
+        A file that was never finished is not taken for a checkpoint: it is an error that names it.
+        """
+        folder = Folder(path)
+        if not folder.path.is_dir():
+            raise UseError(f"there is no folder {folder.path}")
+        names = folder.names("*" + SUFFIX)
+        if not names:
+            raise UseError(f"{folder.path} holds no checkpoint (*{SUFFIX})")
+        return cls({_step_of(folder.path / name): File(folder, name) for name in names})
+
+    @property
+    def has_start(self) -> bool:
+        """Whether the values before any training are there."""
+        return self.steps[0] == INIT
+
+    def resolve(self, step: Step) -> Step:
+        """The step of this trajectory that is meant; an absent one is an error that names those there are."""
+        step = self.steps[-1] if step == FINAL else step
+        if step not in self._sources:
+            if step == INIT:
+                raise UseError("this trajectory has no initial state; re-initialisation needs the values before training")
+            raise UseError(f"no checkpoint at {step}; there are {', '.join(map(str, self.steps[:12]))} ...")
+        return step
+
+    def __getitem__(self, step: Step) -> dict[str, Tensor]:
+        return self.tensors(step, None)
+
+    def tensors(self, step: Step, names: Iterable[str] | None) -> dict[str, Tensor]:
+        """Some of the tensors of a step (all, with None)."""
+        return self._sources[self.resolve(step)].read(names)
+
+    def where(self, step: Step) -> str:
+        """How to call a step in a message: its name, and its file if it has one."""
+        step = self.resolve(step)
+        return f"checkpoint {step} {self._sources[step].where}".strip()
+
+    def check(self, model_state: State) -> None:
+        """Refuse, before anything runs, a step that does not fit the model or holds a NaN; the error says which tensor."""
+        expected = shapes_of(model_state)
+        for step, source in self._sources.items():
+            check_shapes(source.shapes(), expected, self.where(step))
+        for step, source in self._sources.items():
+            check_finite(source.read(None), self.where(step))
+
+
+class Memory:
+    """A state in memory."""
+
+    where = ""
+
+    def __init__(self, state: State) -> None:
+        self._state = {name: tensor.detach() for name, tensor in state.items()}
+
+    def read(self, names: Iterable[str] | None) -> dict[str, Tensor]:
+        return dict(self._state) if names is None else {name: self._state[name] for name in names}
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return shapes_of(self._state)
+
+
+class File:
+    """A state in a safetensors file; its checksum is verified if the folder lists checksums."""
+
+    def __init__(self, folder: Folder, name: str) -> None:
+        self._folder, self._name = folder, name
+        self.where = f"({folder.path / name})"
+
+    def read(self, names: Iterable[str] | None) -> dict[str, Tensor]:
+        wanted = None if names is None else list(names)
+        return self._with_file(lambda file: {n: file.get_tensor(n) for n in wanted or file.keys()})
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return self._with_file(lambda file: {n: tuple(file.get_slice(n).get_shape()) for n in file.keys()})  # noqa: SIM118
+
+    def _with_file(self, use: Callable[[Any], Any]) -> Any:
+        from safetensors import SafetensorError, safe_open
+
+        listed = (self._folder.path / SUMS).exists()
+        path = self._folder.file(self._name) if listed else self._folder.path / self._name
+        try:
+            with safe_open(path, framework="pt") as file:
+                return use(file)
+        except (SafetensorError, OSError) as problem:
+            raise UseError(f"cannot read {path}: {problem}") from None
+
+
+Source = Memory | File
+
+
+def save_state(folder: Folder, step: Step, state: State) -> None:
+    """Write the checkpoint of a step."""
+    from safetensors.torch import save_file
+
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    folder.write(step.name + SUFFIX, lambda path: save_file(tensors, path))
+
+
+def _step_of(path: Path) -> Step:
+    try:
+        return Step.parse(path.stem)
+    except ValueError:
+        raise UseError(f"{path} is not named after a step; expected a name like epoch-00012{SUFFIX}") from None
