@@ -53,20 +53,21 @@ class Partition:
         modules share belongs to the first of them, under all its names. Modules with buffers only are left out.
         Source: zhang2022, Sec. 2 ("layers"); a layer there is a linear map with its bias, or a norm layer.
         """
-        names = list(model.state_dict())
         aliases = _aliases(model)
+        names = list(aliases)
         parts, left_out, taken = [], {}, set()
         for path, module in model.named_modules():
-            own = [_join(path, n) for n, p in module.named_parameters(recurse=False) if p is not None]
-            buffers = [_join(path, n) for n, _ in module.named_buffers(recurse=False)]
+            own = [_join(path, name) for name, _ in module.named_parameters(recurse=False)]
+            buffers = [_join(path, name) for name, _ in module.named_buffers(recurse=False)]
             mine = {alias for name in own for alias in aliases[name]} - taken
+            held = {alias for name in buffers if name in aliases for alias in aliases[name]} - taken
             if mine:
-                mine |= {name for name in buffers if name in names}
-                parts.append(Part(path or WHOLE, tuple(n for n in names if n in mine), (path,)))
+                mine |= held
+                parts.append(Part(path or WHOLE, tuple(name for name in names if name in mine), (path,)))
             else:
                 reason = "its parameters are tied to an earlier Part" if own else "a buffer of a module without parameters"
-                left_out |= {name: reason for name in buffers if name in names}
-            taken |= mine
+                left_out |= {name: reason for name in names if name in held}
+            taken |= mine | held
         return cls(tuple(parts), left_out)
 
 
@@ -76,12 +77,12 @@ def whole(model: nn.Module) -> Part:
 
 
 def _aliases(model: nn.Module) -> dict[str, set[str]]:
-    """Parameter name -> all names of the same tensor."""
+    """Name in the state dict -> all names of the same tensor (tied weights, modules used twice)."""
+    named = model.state_dict(keep_vars=True)
     groups: dict[int, set[str]] = {}
-    named = list(model.named_parameters(remove_duplicate=False))
-    for name, parameter in named:
-        groups.setdefault(id(parameter), set()).add(name)
-    return {name: groups[id(parameter)] for name, parameter in named}
+    for name, tensor in named.items():
+        groups.setdefault(id(tensor), set()).add(name)
+    return {name: groups[id(tensor)] for name, tensor in named.items()}
 
 
 def _join(path: str, name: str) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -23,7 +23,8 @@ class Observation:
     reference: Any
 
 
-class Metric(Protocol, Generic[S]):
+@runtime_checkable
+class Metric(Protocol[S]):
     """`init` a state, `update` it with each batch, `compute` rows (metric, unit, value, n, low, high, interval, level)."""
 
     def init(self) -> S: ...

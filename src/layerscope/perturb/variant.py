@@ -2,7 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from layerscope import spec
 from layerscope.models.initialisers import Laws
@@ -20,6 +20,7 @@ class World:
     seed: int = 0
 
 
+@runtime_checkable
 class Perturbation(Protocol):
     """What happens at a place. A new one is a frozen dataclass in a file of its own."""
 

@@ -1,0 +1,66 @@
+"""How long work shows itself: a bar with time left on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from typing import Any
+
+from layerscope.runtime import Progress
+
+EVERY = 5.0
+"""Seconds between two plain lines."""
+
+
+def progress() -> Progress:
+    """A progress display on stderr, so that results on stdout can be piped."""
+    return _Bars() if sys.stderr.isatty() else _Lines()
+
+
+class _Lines:
+    """A line at the start, every few seconds, and at the end of each task."""
+
+    def __init__(self) -> None:
+        self._began: dict[str, float] = {}
+        self._told = 0.0
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        began = self._began.setdefault(what, now)
+        if done < total and now - self._told < EVERY:
+            return
+        self._told = now
+        left = f", about {_duration((now - began) / done * (total - done))} left" if 1 < done < total else ""
+        print(f"{what}: {done} of {total}{left}", file=sys.stderr, flush=True)
+        if done == total:
+            del self._began[what]
+
+
+class _Bars:
+    """One bar a task, with rate and time left; a bar ends with its task."""
+
+    def __init__(self) -> None:
+        self._bars: Any = None
+        self._task: Any = None
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        if self._bars is None:
+            self._bars, self._task = _bars(), None
+            self._bars.start()
+        if self._task is None:
+            self._task = self._bars.add_task(what, total=total)
+        self._bars.update(self._task, completed=done)
+        if done == total:
+            self._bars.stop()
+            self._bars = None
+
+
+def _bars() -> Any:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=Console(stderr=True))
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -1,0 +1,24 @@
+"""Shared by the tests: every annotation of the package is checked while they run, and where real data may lie."""
+
+import os
+from pathlib import Path
+
+import pytest
+from beartype import BeartypeConf
+from beartype.claw import beartype_package
+
+LAZY = ("layerscope.table", "layerscope.plots", "layerscope.report", "layerscope.cli")
+"""Their annotations name pandas, matplotlib or rooms that they import late, and cannot be resolved when they are loaded."""
+
+beartype_package("layerscope", conf=BeartypeConf(is_pep484_tower=True, claw_skip_package_names=LAZY))
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def real_mnist() -> Path:
+    """The folder with the real MNIST, where there is one."""
+    for root in (os.environ.get("LAYERSCOPE_DATA"), SHARED):
+        if root and (Path(root) / "mnist" / "train-images-idx3-ubyte.gz").is_file():
+            return Path(root)
+    pytest.skip("no real MNIST: set LAYERSCOPE_DATA to a folder that has mnist/*.gz")

@@ -1,0 +1,116 @@
+"""The whole experiment on networks with a known answer."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import layerscope as ls
+from layerscope.analyses.verdicts import verdict
+from layerscope.measures.distance import distances
+from layerscope.stats import Interval
+
+from .networks import signs
+
+
+@pytest.fixture(scope="module")
+def table() -> ls.Table:
+    model, initial, data = signs()
+    trajectory = ls.Trajectory.of(initial=initial, final=ls.state_of(model))
+    many = [(x.repeat(100, 1), y.repeat(100)) for x, y in data]
+    return ls.robustness(model, trajectory, {"test": many, "train": data}, ls.RobustnessSpec(draws=2))
+
+
+def one(table: ls.Table, **where: object) -> dict:
+    rows = table.where(**where)
+    assert len(rows) == 1, rows
+    return rows.iloc[0].to_dict()
+
+
+def test_verdicts_by_hand(table):
+    put_back = {"metric": "error_delta", "split": "test", "perturbation": "rewind", "step": 0}
+    assert one(table, part="a", **put_back)["verdict"] == "destroyed"
+    assert one(table, part="b", **put_back)["verdict"] == "ambient"
+    assert one(table, part="a", **put_back)["n"] == 500
+    assert one(table, part="a", **(put_back | {"step": 1}))["verdict"] == "ambient"
+
+
+def test_small_samples_stay_undecided():
+    model, initial, data = signs()
+    trajectory = ls.Trajectory.of(initial=initial, final=ls.state_of(model))
+    table = ls.robustness(model, trajectory, data, ls.RobustnessSpec(draws=2))
+    assert one(table, part="b", metric="error_delta", step=0)["verdict"] == "undecided"
+
+
+def test_whole_network_and_unmodified(table):
+    at_start = one(table, part="whole network", metric="error", split="train", step=0)
+    assert (at_start["value"], at_start["n"]) == (4 / 5, 5)
+    assert one(table, perturbation="none", metric="error", split="test")["value"] == 1 / 5
+
+
+def test_what_could_not_be_done_is_said(table):
+    row = one(table, part="a", perturbation="rerandomize")
+    assert row["status"] == "not applicable"
+    assert "no initial law is known for a.factor" in row["reason"]
+
+
+def test_distances_by_hand(table):
+    row = one(table, part="a", metric="distance_l2", to="start", step=1)
+    assert row["value"] == pytest.approx(math.sqrt(4 / 2))  # factor moved by 2, the offset did not; two entries
+    assert one(table, part="a", metric="distance_max", to="substituted", step=0)["value"] == 2.0
+    assert one(table, part="b", metric="distance_max", to="start", step=0)["value"] == 0.0
+
+
+def test_distances_against_numpy():
+    rng = np.random.default_rng(0)
+    a, b = ({"w": rng.normal(size=(3, 4)), "b": rng.normal(size=4)} for _ in range(2))
+    as_tensors = [{k: torch.tensor(v) for k, v in s.items()} for s in (a, b)]
+    flat = np.concatenate([(a[k] - b[k]).ravel() for k in a])
+    l2, largest = distances(*as_tensors, ("w", "b"))
+    assert l2["value"] == pytest.approx(np.linalg.norm(flat) / np.sqrt(flat.size), rel=1e-12)
+    assert largest["value"] == np.abs(flat).max()
+
+
+def test_draws_are_independent_and_their_mean_has_an_interval():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3))
+    initial = ls.state_of(model)
+    x, y = torch.randn(300, 4), torch.randint(3, (300,))
+    trajectory = ls.Trajectory.of(initial=initial, final={k: 2 * v for k, v in initial.items()})
+    table = ls.robustness(model, trajectory, [(x, y)], ls.RobustnessSpec(draws=4))
+    rows = table.where(part="2", perturbation="rerandomize", metric="error")
+    draws, mean = rows[rows["draw"].notna()], rows[rows["draw"].isna()].iloc[0]
+    assert draws["value"].nunique() > 1
+    assert mean["value"] == pytest.approx(draws["value"].mean())
+    half = 3.182446305 * draws["value"].std() / 2  # Student's t quantile at 0.975 for 3 degrees of freedom, from a table
+    assert mean["high"] - mean["low"] == pytest.approx(2 * half, rel=1e-6)
+    assert (mean["interval"], mean["n"]) == ("draws", 4)
+    again = ls.robustness(model, trajectory, [(x, y)], ls.RobustnessSpec(draws=2))
+    assert list(again.where(part="2", perturbation="rerandomize", metric="error")["value"][:2]) == list(draws["value"][:2])
+
+
+def test_no_start_is_no_crash():
+    model, initial, data = signs()
+    middle = {name: 2 * value for name, value in initial.items()}
+    trajectory = ls.Trajectory.of(epoch_5=middle, final=ls.state_of(model))
+    table = ls.robustness(model, trajectory, data, ls.RobustnessSpec(draws=1))
+    assert set(table.frame["step"].dropna()) == {5, 6}
+    assert "start" not in set(table.frame["to"])
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "gap", "expected"),
+    [
+        (0.0, 0.08, 0.9, "ambient"),
+        (0.0, 0.10, 0.9, "undecided"),
+        (0.10, 0.20, 0.9, "critical"),
+        (0.46, 0.50, 0.9, "destroyed"),
+        (-0.1, 0.0, 0.0, "undecided"),
+        (0.5, 0.6, -0.1, "undecided"),
+        (math.nan, math.nan, 0.9, "undecided"),
+    ],
+)
+def test_the_rule(low, high, gap, expected):
+    assert verdict(Interval(low, high), gap) == expected

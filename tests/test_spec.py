@@ -1,0 +1,66 @@
+"""Specs: one canonical JSON each, and a fingerprint that changes with every field."""
+
+import dataclasses
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from layerscope.analyses.spec import RobustnessSpec
+from layerscope.errors import UseError
+from layerscope.spec import canonical_json, fingerprint
+from layerscope.training.spec import TrainSpec
+
+OTHER = {
+    "model": "fcn-1x2",
+    "data": "mnist",
+    "epochs": 7,
+    "batch_size": 7,
+    "lr": 0.7,
+    "momentum": 0.7,
+    "weight_decay": 0.7,
+    "milestones": (0.7,),
+    "decay": 0.7,
+    "initialiser": "he",
+    "seed": 7,
+    "checkpoints": (7,),
+}
+
+
+def test_every_field_changes_the_fingerprint():
+    assert set(OTHER) == {field.name for field in dataclasses.fields(TrainSpec)}
+    prints = [TrainSpec().fingerprint, *(TrainSpec(**{name: value}).fingerprint for name, value in OTHER.items())]
+    assert len(set(prints)) == len(prints)
+
+
+def test_the_fingerprint_is_stable():
+    assert fingerprint({"b": 1, "a": [1, 2.5, None]}) == fingerprint({"a": [1, 2.5, None], "b": 1})
+    assert canonical_json({"b": 1, "a": (True, "ü")}) == '{"a":[true,"\\u00fc"],"b":1}'
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        canonical_json(float("nan"))
+
+
+@given(st.integers(1, 10**6), st.lists(st.integers(0, 1), max_size=3), st.floats(1e-6, 10))
+def test_json_round_trip(epochs, checkpoints, lr):
+    spec = TrainSpec(epochs=epochs, checkpoints=tuple(checkpoints), lr=lr)
+    assert TrainSpec.from_dict(json.loads(canonical_json(spec.to_dict()))) == spec
+
+
+def test_unknown_fields_and_other_kinds_are_refused():
+    with pytest.raises(UseError, match="unknown field of a train spec 'epoch'; did you mean epochs"):
+        TrainSpec.from_dict({"epoch": 3})
+    with pytest.raises(UseError, match="'robustness' spec"):
+        TrainSpec.from_dict(RobustnessSpec().to_dict())
+
+
+@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"lr": -1}, {"momentum": 1.0}, {"checkpoints": (101,)}])
+def test_impossible_values_are_refused(wrong):
+    with pytest.raises(UseError, match=next(iter(wrong))):
+        TrainSpec(**wrong)
+
+
+def test_schedule_of_the_paper():
+    spec = TrainSpec()
+    rates = [spec.learning_rate(epoch) for epoch in (0, 29, 30, 59, 60, 89, 90, 99)]
+    assert rates == pytest.approx([0.1, 0.1, 0.02, 0.02, 0.004, 0.004, 0.0008, 0.0008])

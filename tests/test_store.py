@@ -1,0 +1,92 @@
+"""A half-written file is never taken for a whole one."""
+
+import gzip
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from layerscope.errors import UseError
+from layerscope.store import Folder, read_file
+
+
+def test_written_files_verify_and_others_tools_agree(tmp_path):
+    folder = Folder(tmp_path)
+    folder.write("a.bin", b"123")
+    folder.write("sub/b.bin", lambda path: path.write_bytes(b"456"))
+    assert folder.has("a.bin")
+    assert folder.file("sub/b.bin").read_bytes() == b"456"
+    subprocess.run(["sha256sum", "-c", "SHA256SUMS"], cwd=tmp_path, check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("damage", [b"", b"12", b"124", b"1234"])
+def test_a_damaged_file_is_not_there(tmp_path, damage):
+    folder = Folder(tmp_path)
+    folder.write("a.bin", b"123")
+    assert folder.has("a.bin")
+    time.sleep(0.01)
+    (tmp_path / "a.bin").write_bytes(damage)
+    assert not folder.has("a.bin")
+    assert not Folder(tmp_path).has("a.bin")
+    with pytest.raises(UseError, match=r"a\.bin is damaged or was never finished"):
+        folder.file("a.bin")
+
+
+def test_a_writer_that_fails_leaves_the_old_file(tmp_path):
+    folder = Folder(tmp_path)
+    folder.write("a.bin", b"old")
+
+    def fails(path):
+        path.write_bytes(b"half of the n")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        folder.write("a.bin", fails)
+    assert folder.file("a.bin").read_bytes() == b"old"
+    assert sorted(os.listdir(tmp_path)) == ["SHA256SUMS", "a.bin"]
+
+
+def test_a_file_that_was_never_listed_is_not_there(tmp_path):
+    (tmp_path / "a.bin").write_bytes(b"123")
+    assert not Folder(tmp_path).has("a.bin")
+
+
+KILLED = """
+import sys, time
+from layerscope.store import Folder
+def slowly(path):
+    path.write_bytes(b"half")
+    print("half", flush=True)
+    time.sleep(60)
+with Folder(sys.argv[1]).lock():
+    Folder(sys.argv[1]).write("a.bin", slowly)
+"""
+
+
+def test_killed_in_the_middle_of_a_write(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path)], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    folder = Folder(tmp_path)
+    with pytest.raises(UseError, match="being written by another process"), folder.lock():
+        pass
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    assert not folder.has("a.bin")
+    assert any(name.startswith(".partial-") for name in os.listdir(tmp_path))
+    with folder.lock():
+        folder.write("a.bin", b"whole")
+    assert not any(name.startswith(".partial-") for name in os.listdir(tmp_path))
+    assert folder.file("a.bin").read_bytes() == b"whole"
+
+
+def test_foreign_files(tmp_path):
+    whole = gzip.compress(b"x" * 1000)
+    (tmp_path / "a.gz").write_bytes(whole[:-10])
+    with pytest.raises(UseError, match=r"a\.gz is truncated or not a gzip file"):
+        read_file(tmp_path / "a.gz")
+    with pytest.raises(UseError, match="cannot read .*missing"):
+        read_file(tmp_path / "missing")
