@@ -15,7 +15,7 @@ demo: $(READY)
 	$(BIN)/layerscope demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest
 
 check: $(READY)
 	$(BIN)/ruff check src tests benchmarks

@@ -3,6 +3,9 @@
 import os
 from pathlib import Path
 
+# Tiny networks: more threads only wait for each other, above all when a test starts other processes.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 from beartype import BeartypeConf
 from beartype.claw import beartype_package

@@ -63,4 +63,4 @@ def test_impossible_values_are_refused(wrong):
 def test_schedule_of_the_paper():
     spec = TrainSpec()
     rates = [spec.learning_rate(epoch) for epoch in (0, 29, 30, 59, 60, 89, 90, 99)]
-    assert rates == pytest.approx([0.1, 0.1, 0.02, 0.02, 0.004, 0.004, 0.0008, 0.0008])
+    assert rates == pytest.approx([0.01, 0.01, 0.002, 0.002, 0.0004, 0.0004, 0.00008, 0.00008])

@@ -42,7 +42,7 @@ def test_a_writer_that_fails_leaves_the_old_file(tmp_path):
         path.write_bytes(b"half of the n")
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(UseError, match="No space"):
         folder.write("a.bin", fails)
     assert folder.file("a.bin").read_bytes() == b"old"
     assert sorted(os.listdir(tmp_path)) == ["SHA256SUMS", "a.bin"]

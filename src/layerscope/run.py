@@ -105,10 +105,22 @@ class Run:
             raise UseError(f"{self.path} has an analysis {name!r} of another spec ({different}); choose another --name")
         return self.analysis(name)
 
+    def partial(self, name: str, key: str) -> dict[str, Any]:
+        """What an analysis that was stopped has so far; nothing if it was of another key."""
+        if not self.folder.has(_partial(name)):
+            return {}
+        found = self.folder.read_json(_partial(name))
+        return found["done"] if found["key"] == key else {}
+
+    def save_partial(self, name: str, key: str, done: dict[str, Any]) -> None:
+        """Keep what an analysis has so far."""
+        self.folder.write(_partial(name), json.dumps({"key": key, "done": done}).encode())
+
     def save_analysis(self, name: str, table: Table, spec: Spec) -> None:
         """Write an analysis with what was asked for."""
         self.folder.write_json(f"analyses/{name}.json", _plain(spec))
         self.folder.write(_analysis(name), table.save)
+        self.folder.remove(_partial(name))
 
 
 def environment() -> dict[str, Any]:
@@ -124,6 +136,10 @@ def environment() -> dict[str, Any]:
 
 def _analysis(name: str) -> str:
     return f"analyses/{name}.parquet"
+
+
+def _partial(name: str) -> str:
+    return f"resume/{name}.json"
 
 
 def _plain(spec: Spec) -> dict[str, Any]:

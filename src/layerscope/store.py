@@ -34,9 +34,15 @@ class Folder:
         """Write one file whole or not at all; `content` is its bytes or a function that writes to a given path."""
         target = self.path / name
         write_file(target, content)
-        sums = {**self._sums(), name: _sha256(target)}
-        write_file(self.path / SUMS, "".join(f"{v}  {k}\n" for k, v in sorted(sums.items())).encode())
+        self._list({**self._sums(), name: _sha256(target)})
         return target
+
+    def remove(self, name: str) -> None:
+        """Remove a file, whether it is there or not."""
+        sums = self._sums()
+        if sums.pop(name, None) is not None:
+            self._list(sums)
+        (self.path / name).unlink(missing_ok=True)
 
     def has(self, name: str) -> bool:
         """Whether the file is there, whole."""
@@ -87,6 +93,9 @@ class Folder:
             return {}
         return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
 
+    def _list(self, sums: dict[str, str]) -> None:
+        write_file(self.path / SUMS, "".join(f"{v}  {k}\n" for k, v in sorted(sums.items())).encode())
+
     def _intact(self, name: str) -> bool:
         stat = (self.path / name).stat()
         seen = (stat.st_size, stat.st_mtime_ns)
@@ -99,11 +108,12 @@ class Folder:
 
 def write_file(path: Path, content: bytes | Callable[[Path], object]) -> None:
     """Write a file whole or not at all: under a temporary name in its folder, flushed to the disk, then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=_PARTIAL, suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    partial = Path(name)
+    partial = path
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=_PARTIAL, suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+        partial = Path(name)
         if callable(content):
             content(partial)
         else:
@@ -112,8 +122,14 @@ def write_file(path: Path, content: bytes | Callable[[Path], object]) -> None:
             os.fsync(file.fileno())
         partial.chmod(0o644)
         partial.replace(path)
+    except OSError as problem:
+        why = problem.strerror or problem
+        raise UseError(
+            f"cannot write {path}: {why}; what was complete before is kept: make room and run the same command again"
+        ) from problem
     finally:
-        partial.unlink(missing_ok=True)
+        if partial != path:
+            partial.unlink(missing_ok=True)
 
 
 def read_file(path: str | Path) -> bytes:

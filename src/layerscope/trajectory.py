@@ -136,10 +136,23 @@ Source = Memory | File
 
 def save_state(folder: Folder, step: Step, state: State) -> None:
     """Write the checkpoint of a step."""
+    write_tensors(folder, step.name + SUFFIX, state)
+
+
+def write_tensors(folder: Folder, name: str, tensors: State, about: dict[str, str] | None = None) -> None:
+    """Write a safetensors file whole or not at all, with texts in its header."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    folder.write(step.name + SUFFIX, lambda path: save_file(tensors, path))
+    plain = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+
+    def write(path: Path) -> None:
+        try:
+            save_file(plain, path, about)
+        except SafetensorError as problem:  # a full disk, for one
+            raise OSError(str(problem)) from None
+
+    folder.write(name, write)
 
 
 def _step_of(path: Path) -> Step:

@@ -1,13 +1,13 @@
 """Which layers matter: the experiment of zhang2022 on any trajectory."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from layerscope import stats
+from layerscope import runtime, stats
 from layerscope.analyses.spec import RobustnessSpec
 from layerscope.analyses.verdicts import verdict
 from layerscope.engine.reference import Forward, first_of_pair
@@ -55,8 +55,7 @@ def evaluate(
     trajectory.check(state_of(model))
     world = World(trajectory, laws_of(model) if laws is None else laws, seed)
     metrics = [ErrorRate(), CrossEntropy()] if metrics is None else metrics
-    about = {"split": split}
-    rows = reference_engine(model, world, variants, data, metrics, forward=forward, about=about, progress=progress)
+    rows = _measured(model, world, variants, data, metrics, forward, split, {}, progress)
     return Table.of(rows, variants=_described(variants))
 
 
@@ -71,6 +70,7 @@ def robustness(
     forward: Forward = first_of_pair,
     chance: float | None = None,
     run: str = "",
+    done: MutableMapping[str, list[Row]] | None = None,
     progress: Progress | None = None,
 ) -> Table:
     """Which layers matter: each Part rewound to each checkpoint and re-randomised, and the whole network at each.
@@ -80,7 +80,7 @@ def robustness(
     draw, and one over all draws (no `draw`; its interval is over draws). Metrics: error and cross-entropy, their paired
     differences to the unmodified network (`..._delta`), and distances to the start and to the substituted values.
     `verdict` is set on the rows of `error_delta` on the test data; `chance` is the error of guessing, 1 - 1/outputs if
-    not given.
+    not given. `done` takes each variant's rows as they come, and gives those of an earlier call with the same arguments.
     Source: zhang2022, Sec. 2 and 3, App. D. Differs from the paper: several draws, intervals, and a rule for verdicts.
     """
     spec = spec or RobustnessSpec()
@@ -92,18 +92,38 @@ def robustness(
     splits = data if isinstance(data, Mapping) else {"test": data}
     metrics = [ErrorRate(spec.level), CrossEntropy(spec.level)]
     rows: list[Row] = []
+    done = {} if done is None else done
     for split, batches in splits.items():
-        about = {"run": run, "split": split}
-        rows += reference_engine(model, world, variants, batches, metrics, forward=forward, about=about, progress=progress)
+        rows += _measured(model, world, variants, batches, metrics, forward, split, done, progress)
     rows += _over_draws(rows, spec.level)
-    rows += [{"run": run, "status": "ok", **row} for row in _distances(world, partition, steps, spec.draws)]
-    rows += [{"run": run, **row} for row in _without_law(world, partition)]
+    rows += _distances(world, partition, steps, spec.draws)
+    rows += _without_law(world, partition)
     chance = _chance(model, world, splits, forward) if chance is None else chance
     rows = _decided(rows, chance, spec)
     order = ["", *(part.name for part in partition), WHOLE]
     rows.sort(key=lambda row: order.index(row.get("part", "")))
     facts = {"spec": spec.to_dict(), "chance": chance, "left_out": partition.left_out}
-    return Table.of(rows, facts, variants=_described(variants))
+    return Table.of([{"run": run, **row} for row in rows], facts, variants=_described(variants))
+
+
+def _measured(
+    model: nn.Module,
+    world: World,
+    variants: Sequence[Variant],
+    data: Data,
+    metrics: Sequence[Metric[Any]],
+    forward: Forward,
+    split: str,
+    done: MutableMapping[str, list[Row]],
+    progress: Progress | None,
+) -> list[Row]:
+    """The rows of all variants on one split; those in `done` are not computed again."""
+
+    def work(todo: Sequence[Variant]) -> Iterable[list[Row]]:
+        return reference_engine(model, world, todo, data, metrics, forward=forward) if todo else []
+
+    found = runtime.run(variants, lambda variant: f"{split} {variant.id}", work, done, f"evaluate on {split} data", progress)
+    return [{"split": split, **row} for rows in found for row in rows]
 
 
 def _steps(trajectory: Trajectory, epochs: Sequence[int] | None) -> list[Step]:
@@ -158,7 +178,7 @@ def _over_draws(rows: Sequence[Row], level: float) -> list[Row]:
 
 def _mean_row(group: Sequence[Row], level: float) -> Row:
     values = np.array([row["value"] for row in group])
-    kept = ("run", "part", "perturbation", "metric", "unit", "split", "engine")
+    kept = ("part", "perturbation", "metric", "unit", "split", "engine")
     mean: Row = {name: group[0][name] for name in kept} | {"value": float(values.mean()), "n": len(values)}
     if not np.isfinite(values).all():
         return mean | {"status": "not finite", "reason": "at least one draw gives outputs that overflow or are not numbers"}
@@ -176,15 +196,15 @@ def _distances(world: World, partition: Partition, steps: Sequence[Step], draws:
     for step in steps:
         state = world.trajectory[step]
         for part in partition:
-            place = {"part": part.name, "perturbation": "rewind", "step": step.epoch}
+            place = {"part": part.name, "perturbation": "rewind", "step": step.epoch, "status": "ok"}
             if start is not None:
                 rows += [place | {"to": "start"} | row for row in distances(state, start, part.tensors)]
             rows += [place | {"to": "substituted"} | row for row in distances(final, state, part.tensors)]
     for part in partition:
         for draw in range(draws if _has_law(world, part) else 0):
             drawn = Variant.of(part, Rerandomize(), draw).patch(world).tensors
-            place = {"part": part.name, "perturbation": "rerandomize", "draw": draw, "to": "substituted"}
-            rows += [place | row for row in distances(final, drawn, part.tensors)]
+            place = {"part": part.name, "perturbation": "rerandomize", "draw": draw, "status": "ok"}
+            rows += [place | {"to": "substituted"} | row for row in distances(final, drawn, part.tensors)]
     return rows
 
 
@@ -202,7 +222,7 @@ def _decided(rows: Sequence[Row], chance: float, spec: RobustnessSpec) -> list[R
 
 
 def _asks(row: Row) -> bool:
-    deciding = row["metric"] == "error_delta" and row["split"] == "test"
+    deciding = row["metric"] == "error_delta" and row.get("split") == "test"
     return deciding and row["perturbation"] != "none" and row["part"] != WHOLE
 
 

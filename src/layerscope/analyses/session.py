@@ -12,7 +12,8 @@ from layerscope.errors import UseError
 from layerscope.models import build
 from layerscope.models.initialisers import laws_of
 from layerscope.run import Run, environment
-from layerscope.runtime import Progress
+from layerscope.runtime import Kept, Progress
+from layerscope.spec import fingerprint
 from layerscope.table import Table
 from layerscope.training.spec import TrainSpec
 from layerscope.trajectory import Trajectory
@@ -28,7 +29,8 @@ def analyze(
 ) -> Table:
     """Which layers of a run's network matter: the table of `robustness`, kept as the run's analysis `name`.
 
-    An analysis of the same spec that is complete is read, not computed again; one of another spec is an error.
+    An analysis of the same spec that is complete is read, not computed again; one of another spec is an error. One that was
+    stopped goes on from the variants it has.
     """
     asked = TrainSpec.from_dict({k: v for k, v in run.spec.items() if k != "fingerprint"})
     if not run.trained:
@@ -42,6 +44,7 @@ def analyze(
         raise UseError(f"{asked.data} in this folder is not the data that {run.path} was trained on (fingerprints differ)")
     model = build(asked.model, data.input_shape, data.classes)
     began = time.perf_counter()
+    key = fingerprint([spec.fingerprint, asked.fingerprint, data.fingerprint])
     with run.folder.lock():
         table = robustness(
             model,
@@ -50,6 +53,7 @@ def analyze(
             spec,
             laws=laws_of(model, asked.initialiser),
             run=run.name,
+            done=Kept(run.partial(name, key), lambda rows: run.save_partial(name, key, rows)),
             progress=progress,
         )
         facts = environment() | {

@@ -1,6 +1,6 @@
 """The slow, obvious engine: every variant, every batch, the whole network. Faster engines are compared with it."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +10,6 @@ from layerscope.engine.untouched import untouched
 from layerscope.errors import UseError
 from layerscope.metrics import Metric, Observation
 from layerscope.perturb import Patch, Variant, World, bind
-from layerscope.runtime import Progress, each
 from layerscope.step import FINAL
 
 Forward = Callable[[Callable[..., Any], Any], Any]
@@ -36,25 +35,22 @@ def evaluate(
     *,
     forward: Forward = first_of_pair,
     targets: Callable[[Any], Any] = second_of_pair,
-    about: dict[str, Any] | None = None,
-    progress: Progress | None = None,
-) -> list[dict[str, Any]]:
-    """The rows of each variant and metric, in the order asked; `about` is put into every row."""
+) -> Iterator[list[dict[str, Any]]]:
+    """For each variant, in the order asked, the rows of all metrics."""
     if iter(data) is data:
         raise UseError("data can be gone through only once, but each variant needs it; pass a DataLoader or a list of batches")
     final = world.trajectory[FINAL]
-    rows: list[dict[str, Any]] = []
     with untouched(model), torch.inference_mode():
         network = bind(model, final, Patch())
         reference = [forward(network, batch) for batch in data]
-        if not reference:
-            raise UseError("data gives no batch")
-        for variant in each(variants, "evaluate", progress):
+    if not reference:
+        raise UseError("data gives no batch")
+    for variant in variants:
+        with untouched(model), torch.inference_mode():
             network = bind(model, final, variant.patch(world))
             states = [metric.init() for metric in metrics]
             for batch, unmodified in zip(data, reference, strict=True):
                 seen = Observation(targets(batch), forward(network, batch), unmodified)
                 states = [metric.update(state, seen) for metric, state in zip(metrics, states, strict=True)]
-            place = {"status": "ok", "engine": "reference", **(about or {}), **variant.row(world)}
-            rows += [place | row for metric, state in zip(metrics, states, strict=True) for row in metric.compute(state)]
-    return rows
+        place = {"status": "ok", "engine": "reference", **variant.row(world)}
+        yield [place | row for metric, state in zip(metrics, states, strict=True) for row in metric.compute(state)]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from layerscope import rng
@@ -15,16 +15,35 @@ from layerscope.errors import UseError
 from layerscope.metrics.error import is_error
 from layerscope.models import build
 from layerscope.models.initialisers import initialise, laws_of
+from layerscope.state import State
 from layerscope.training.spec import TrainSpec
 
 
 @dataclass(frozen=True)
 class Moment:
-    """The network after an epoch, still in training: read it before asking for the next. `rows` are its losses."""
+    """The training after an epoch: read it before asking for the next. `rows` are the losses of this epoch."""
 
     epoch: int
     model: nn.Module
+    optimizer: torch.optim.Optimizer
     rows: list[dict[str, Any]]
+
+    def state(self) -> dict[str, Tensor]:
+        """All tensors that the rest of the training depends on: the network's, and the momentum of each parameter."""
+        momenta = {
+            f"momentum.{name}": self.optimizer.state[parameter]["momentum_buffer"]
+            for name, parameter in self.model.named_parameters()
+            if "momentum_buffer" in self.optimizer.state[parameter]
+        }
+        return {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()} | momenta
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """Where a training was stopped: the epoch it had finished, and `Moment.state()` then."""
+
+    epoch: int
+    state: State
 
 
 def start(spec: TrainSpec, data: DataSet) -> nn.Module:
@@ -34,14 +53,18 @@ def start(spec: TrainSpec, data: DataSet) -> nn.Module:
     return model
 
 
-def moments(spec: TrainSpec, data: DataSet) -> Iterator[Moment]:
-    """The network before training and after each epoch; stops early, with a status, where the loss is not finite."""
+def moments(spec: TrainSpec, data: DataSet, stopped: Stopped | None = None) -> Iterator[Moment]:
+    """The training before any data is seen and after each epoch; from where it was stopped, with the same bits.
+
+    Raises `UseError` where the loss is not finite.
+    """
     model = start(spec, data)
-    optimizer = torch.optim.SGD(
-        model.parameters(), spec.lr, spec.momentum, weight_decay=spec.weight_decay, fused=True
-    )
-    yield Moment(0, model, _rows(0, "test", *_measure(model, data.test)))
-    for epoch in range(1, spec.epochs + 1):
+    optimizer = torch.optim.SGD(model.parameters(), spec.lr, spec.momentum, weight_decay=spec.weight_decay, fused=True)
+    if stopped is None:
+        yield Moment(0, model, optimizer, _rows(0, "test", *_measure(model, data.test)))
+    else:
+        _restore(model, optimizer, stopped.state)
+    for epoch in range(stopped.epoch + 1 if stopped else 1, spec.epochs + 1):
         for group in optimizer.param_groups:
             group["lr"] = spec.learning_rate(epoch - 1)
         seen = _epoch(model, optimizer, data.train, spec, epoch)
@@ -51,7 +74,14 @@ def moments(spec: TrainSpec, data: DataSet) -> Iterator[Moment]:
                 f"training diverged in epoch {epoch} (loss {seen[0]}); the checkpoints before it are kept. "
                 f"A smaller learning rate than {spec.lr} is the first thing to try"
             )
-        yield Moment(epoch, model, rows)
+        yield Moment(epoch, model, optimizer, rows)
+
+
+def _restore(model: nn.Module, optimizer: torch.optim.Optimizer, state: State) -> None:
+    model.load_state_dict({name.removeprefix("model."): t for name, t in state.items() if name.startswith("model.")})
+    for name, parameter in model.named_parameters():
+        if f"momentum.{name}" in state:
+            optimizer.state[parameter]["momentum_buffer"] = state[f"momentum.{name}"].clone()
 
 
 def _epoch(

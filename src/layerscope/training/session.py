@@ -1,18 +1,25 @@
 """A training on disk: the run folder with its spec, checkpoints, losses and provenance."""
 
+import json
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import safe_open
 
-from layerscope.data import load
+from layerscope.data import DataSet, load
 from layerscope.run import TRAINING, Run, environment
 from layerscope.runtime import Progress
 from layerscope.step import Step
 from layerscope.table import Table
-from layerscope.training.loop import moments
+from layerscope.training.loop import Moment, Stopped, moments
 from layerscope.training.spec import TrainSpec
-from layerscope.trajectory import save_state
+from layerscope.trajectory import save_state, write_tensors
+
+RESUME = "resume/training.safetensors"
+EVERY = 5.0
+"""Seconds between two saves of all that the rest of a training depends on. Epochs after the last save are trained again, with the same bits."""
 
 
 def train(
@@ -21,28 +28,54 @@ def train(
     """Train a network and keep its trajectory in the run folder `out`.
 
     A checkpoint is written before any data is seen and after each epoch that the spec keeps; `training.parquet` has
-    losses and errors per epoch. A run of the same spec that is complete is left as it is; a folder that holds anything
-    else is an error, and never changed. Raises `UseError` if the loss is no longer finite.
+    losses and errors per epoch. A run of the same spec that is complete is left as it is, and one that was stopped goes on
+    with the same bits; a folder that holds anything else is an error, and never changed. Raises `UseError` if the loss is
+    no longer finite.
     """
     data = load(spec.data, data_dir)
     run = Run(out)
     with run.claim(spec):
-        if run.trained:
-            return run
-        began, rows = time.perf_counter(), []
-        for moment in moments(spec, data):
-            if spec.keeps(moment.epoch):
-                save_state(run.checkpoints, Step(moment.epoch), moment.model.state_dict())
-            rows += moment.rows
-            if progress is not None and moment.epoch:
-                progress("train", moment.epoch, spec.epochs)
-        facts = environment() | {
-            "spec": spec.fingerprint,
-            "data": data.describe(),
-            "device": "cpu",
-            "threads": torch.get_num_threads(),
-            "seconds": round(time.perf_counter() - began, 2),
-        }
-        run.record("training", facts)
-        run.folder.write(TRAINING, Table.of([{"run": run.name, **row} for row in rows], facts).save)
+        if not run.trained:
+            _train(run, spec, data, progress)
     return run
+
+
+def _train(run: Run, spec: TrainSpec, data: DataSet, progress: Progress | None) -> None:
+    began, saved = time.perf_counter(), time.monotonic()
+    stopped, rows = _stopped(run)
+    for moment in moments(spec, data, stopped):
+        if spec.keeps(moment.epoch):
+            save_state(run.checkpoints, Step(moment.epoch), moment.model.state_dict())
+        rows += moment.rows
+        if progress is not None and moment.epoch:
+            progress("train", moment.epoch, spec.epochs)
+        if time.monotonic() - saved > EVERY:
+            _save(run, moment, rows)
+            saved = time.monotonic()
+    facts = environment() | {
+        "spec": spec.fingerprint,
+        "data": data.describe(),
+        "device": "cpu",
+        "threads": torch.get_num_threads(),
+        "seconds": round(time.perf_counter() - began, 2),
+        "resumed_after_epoch": stopped.epoch if stopped else None,
+    }
+    run.record("training", facts)
+    run.folder.write(TRAINING, Table.of([{"run": run.name, **row} for row in rows], facts).save)
+    run.folder.remove(RESUME)
+
+
+def _save(run: Run, moment: Moment, rows: list[dict[str, Any]]) -> None:
+    """One file for all that the rest depends on, so that its parts can never be of different moments."""
+    about = {"epoch": str(moment.epoch), "rows": json.dumps(rows)}
+    write_tensors(run.folder, RESUME, moment.state(), about)
+
+
+def _stopped(run: Run) -> tuple[Stopped | None, list[dict[str, Any]]]:
+    """Where the training of a run was stopped, and the losses so far; nothing if it never came to the first save."""
+    if not run.folder.has(RESUME):
+        return None, []
+    with safe_open(run.folder.file(RESUME), framework="pt") as file:
+        about = file.metadata()
+        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    return Stopped(int(about["epoch"]), state), json.loads(about["rows"])

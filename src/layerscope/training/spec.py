@@ -25,7 +25,7 @@ class TrainSpec(Spec):
     """Passes over the training data."""
     batch_size: int = 128
     """Samples a step; the last batch of an epoch may be smaller."""
-    lr: float = 0.1
+    lr: float = 0.01
     """Learning rate at the start."""
     momentum: float = 0.9
     """Momentum of SGD."""

@@ -1,0 +1,1 @@
+"""Benchmarks: one file for each claim. `make bench` runs them all and writes `benchmarks/results.md`."""

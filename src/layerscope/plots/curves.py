@@ -1,0 +1,139 @@
+"""Lines over epochs, as Figs. 17 and 18 of zhang2022, and the curves of training, drawn with matplotlib."""
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from layerscope.plots import house, scales, words
+from layerscope.plots.grid import TITLES, unmodified
+from layerscope.plots.series import Line, Panel, layer_panel, training_panels
+from layerscope.table import Table
+
+if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+BANDS = 12
+"""Lines up to which intervals are drawn; more would hide each other."""
+
+
+def layer_curves(table: Table, metric: str = "error", split: str = "test") -> "Figure":
+    """How a metric depends on the epoch that a Part is put back to: one line a Part.
+
+    Metrics: error, cross_entropy; distance_l2 and distance_max, the distance from the start at each epoch.
+    Early epochs are spread: the axis is linear to 1, logarithmic after. Lines differ in marker and dash, not
+    in colour alone. Bands are the intervals of the table, for at most 12 lines.
+    Source: zhang2022, Figs. 17 and 18.
+    """
+    panel = layer_panel(table, metric, split)
+    distance = metric.startswith("distance_")
+    data = words.data_name(table.provenance)
+    title = "How far each layer is from its start" if distance else f"One layer put back, {data} {split} data"
+    with house.style():
+        columns = 1 if len(panel.lines) <= 16 else 2
+        figure = house.figure(8.4 + 3 * (columns - 1), max(3.6, 0.2 * math.ceil(len(panel.lines) / 2) + 1.2))
+        axes = figure.add_subplot()
+        _panel(axes, panel)
+        if not distance:
+            _reference(axes, table, metric, split)
+        axes.set_title(title.replace("  ", " "), loc="left", parse_math=False)
+        axes.set_xlabel(
+            "epoch (early ones spread)"
+            if distance
+            else "epoch whose values the layer is put back to (early ones spread)"
+        )
+        _legend(axes, panel, loc="upper left", bbox_to_anchor=(1.01, 1.0), ncols=columns)
+    return figure
+
+
+def training_curves(training: Table) -> "Figure":
+    """How the training went: error and loss over epochs, on training and test data."""
+    panels = training_panels(training)
+    with house.style():
+        figure = house.figure(4.4 * len(panels), 3.2)
+        for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+            _panel(axes, panel)
+            axes.set_title(TITLES.get(panel.metric, panel.metric), loc="left")
+            axes.set_xlabel("epoch")
+            _legend(axes, panel, loc="upper right")
+    return figure
+
+
+def _panel(axes: "Axes", panel: Panel) -> None:
+    for index, line in enumerate(panel.lines):
+        _line(axes, index, line, band=len(panel.lines) <= BANDS)
+    last = panel.last()
+    axes.set_xscale("symlog", linthresh=1, linscale=0.43)
+    axes.set_xlim(-0.06, last * 1.04)
+    axes.set_xticks(scales.early_ticks(last), [str(t) for t in scales.early_ticks(last)])
+    axes.set_xticks([], minor=True)
+    _upright(axes, panel)
+    axes.grid(axis="y", color="#e3e3e3", linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+def _legend(axes: "Axes", panel: Panel, **place: Any) -> None:
+    """Names are set after the fact: matplotlib drops those that begin with _ and reads $ as a formula."""
+    lines = [line for line in axes.lines if not str(line.get_label()).startswith("unmodified")]
+    more = [line for line in axes.lines if line not in lines]
+    names = [words.shortened(line.name) for line in panel.lines] + ["unmodified"] * len(more)
+    legend = axes.legend([*lines, *more], ["-"] * len(names), fontsize=8, handlelength=3.4, **place)
+    for text, name in zip(legend.get_texts(), names, strict=True):
+        text.set_parse_math(False)
+        text.set_text(name)
+
+
+def _upright(axes: "Axes", panel: Panel) -> None:
+    """The vertical axis: errors and losses by their square root, as the colours of maps."""
+    limits = (0.0, 1.05 * panel.highest() or 1.0)
+    rooted = scales.is_rooted(panel.metric, limits)
+    if rooted:
+        axes.set_yscale("function", functions=(_root, _square))
+    ticks = scales.value_ticks(limits, rooted)
+    axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.set_ylim(*limits)
+    name = panel.unit if panel.unit.startswith("%") else f"{TITLES.get(panel.metric, '')}\n({panel.unit})"
+    axes.set_ylabel(name + ("\n(square-root scale)" if rooted else ""))
+
+
+def _root(values: "np.ndarray") -> "np.ndarray":
+    import numpy as np
+
+    return np.sqrt(np.maximum(values, 0))
+
+
+def _square(values: "np.ndarray") -> "np.ndarray":
+    return values * values
+
+
+def _line(axes: "Axes", index: int, line: Line, band: bool) -> None:
+    colour = "#" + scales.LINES[index % len(scales.LINES)]
+    dash = [float(v) / 1.6 for v in scales.DASHES[index % len(scales.DASHES)].split()]
+    axes.plot(
+        line.epochs,
+        line.values,
+        color=colour,
+        linestyle=(0, dash) if dash else "-",
+        linewidth=1.4,
+        marker=scales.MARKERS[index % len(scales.MARKERS)],
+        markersize=4,
+        markevery=_marked(line.epochs, index),
+    )
+    if band and line.has_band:
+        axes.fill_between(line.epochs, line.low, line.high, color=colour, alpha=0.15, linewidth=0)
+
+
+def _marked(epochs: tuple[int, ...], index: int) -> list[int]:
+    """Which points get a marker: the first few, then ever fewer, shifted a little from line to line."""
+    marked, place = [], -1.0
+    for i, epoch in enumerate(epochs):
+        if i == 0 or scales.early(epoch) - place > 0.16 + 0.013 * (index % 5):
+            marked, place = [*marked, i], scales.early(epoch)
+    return marked
+
+
+def _reference(axes: "Axes", table: Table, metric: str, split: str) -> None:
+    """The unmodified network, as a line to compare with."""
+    cell = unmodified(table, metric, split)
+    if not cell.missing:
+        axes.axhline(cell.value, color="#555555", linewidth=0.8, linestyle=(0, (1, 2)), label="unmodified")

@@ -1,0 +1,42 @@
+"""Figures on disk."""
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from layerscope.plots import house
+from layerscope.store import write_file
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+LIMIT = 300_000
+"""Bytes a picture may have."""
+
+
+def save(figure: "Figure", path: str | Path) -> tuple[Path, Path]:
+    """Write a figure as PATH.png and PATH.svg: the same bytes for the same figure.
+
+    Text of the SVG stays text. A PNG of more than 300 kB is drawn with fewer dots per inch.
+    """
+    path = Path(path)
+    png, svg = (path.with_name(f"{path.name}.{kind}") for kind in ("png", "svg"))
+    with house.style():
+        write_file(png, _small_png(figure))
+        write_file(svg, _drawn(figure, "svg", metadata={"Date": None, "Creator": None}))
+    return png, svg
+
+
+def _small_png(figure: "Figure") -> bytes:
+    content = b""
+    for dpi in (160, 110, 80):
+        content = _drawn(figure, "png", dpi=dpi, metadata={"Software": None})
+        if len(content) < LIMIT:
+            break
+    return content
+
+
+def _drawn(figure: "Figure", kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=kind, **options)
+    return buffer.getvalue()

@@ -1,0 +1,178 @@
+"""Maps of Parts and epochs, as Fig. 1 and Fig. 14 of zhang2022, drawn with matplotlib."""
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from layerscope.plots import house, scales, words
+from layerscope.plots.grid import RANDOM, WHOLE, Grid, distance_grid, layer_grid
+from layerscope.table import Table
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+PRINTED = 16
+"""Columns up to which the numbers are printed in the cells."""
+_RASTER = 1500
+"""Cells from which the squares of an SVG are pixels, to keep the file small."""
+
+Span = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the columns and rows of a map lie; the re-randomised column and the whole network stand apart."""
+
+    columns: tuple[Span, ...]
+    rows: tuple[Span, ...]
+
+    @classmethod
+    def of(cls, grid: Grid) -> "Places":
+        n = len(grid.steps)
+        wide, gap = max(1.0, n / 18), max(0.35, n / 45)
+        left = [(-gap - wide, -gap)] if grid.has_random else []
+        below = [0.3 if name == WHOLE and len(grid.rows) > 1 else 0.0 for name in grid.rows]
+        return cls(
+            (*left, *((float(i), i + 1.0) for i in range(n))),
+            tuple((i + shift, i + 1 + shift) for i, shift in enumerate(below)),
+        )
+
+    def square(self, row: int, column: int) -> list[tuple[float, float]]:
+        """The corners of one cell."""
+        (x0, x1), (y0, y1) = self.columns[column], self.rows[row]
+        return [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]
+
+
+def layer_map(table: Table, metric: str = "error", split: str = "test") -> "Figure":
+    """Which layers matter: a metric with each Part re-randomised or put back to each epoch.
+
+    All else is as trained. Rows are Parts; the last row is the whole network at that epoch. The first
+    column, set apart, is the mean over draws. Hatched cells have no number; the note below says why.
+    Colours of errors and losses follow the square root, so that small ones can be told apart.
+    Source: zhang2022, Fig. 1(a). Differs from the paper: the first column is a mean over several draws.
+    """
+    grid = layer_grid(table, metric, split)
+    return _map(grid, _headline(table, grid), "epoch whose values the layer is put back to")
+
+
+def distance_map(
+    table: Table, norm: Literal["l2", "max"] = "l2", to: Literal["start", "substituted"] = "start"
+) -> "Figure":
+    """How far each Part moved: at each epoch from its start, or from the values put in its place.
+
+    `l2` is the 2-norm divided by the square root of the number of parameters, `max` the largest entry.
+    Source: zhang2022, Fig. 1(b, c) (`start`) and Fig. 14(b, c) (`substituted`).
+    """
+    grid = distance_grid(table, norm, to)
+    what = (
+        "from its start to each epoch" if to == "start" else "from trained values to those put in their place"
+    )
+    axis = "epoch" if to == "start" else "epoch whose values are put in place"
+    return _map(grid, f"{words.title(grid)}\n{what}", axis)
+
+
+def _headline(table: Table, grid: Grid) -> str:
+    data = words.data_name(table.provenance)
+    about = [f"{data} {grid.split} data".strip(), f"n = {words.count(grid.rests_on(False))}"]
+    if grid.has_random:
+        about.append(f"{words.plural(grid.rests_on(True), 'draw')} re-randomised")
+    return f"{words.title(grid).split(' on ')[0]} with one layer changed\n{', '.join(about)}"
+
+
+def _map(grid: Grid, title: str, axis: str) -> "Figure":
+    with house.style():
+        note = _note(grid)
+        height = min(
+            24.0, 1.75 + max(0.17, 0.36 - 0.006 * len(grid.rows)) * len(grid.rows) + 0.14 * len(note)
+        )
+        figure = house.figure(min(11.0, 6.4 + 0.1 * len(grid.columns)), height)
+        axes, places = figure.add_subplot(), Places.of(grid)
+        _cells(figure, axes, grid, places)
+        _labels(axes, grid, places)
+        axes.set_title(title, loc="left", parse_math=False)
+        axes.set_xlabel(axis)
+        if note:
+            below = figure.supxlabel("\n".join(note), x=0.01, ha="left", fontsize=7.5, color="#333333")
+            below.set_parse_math(False)
+    return figure
+
+
+def _cells(figure: "Figure", axes: "Axes", grid: Grid, places: Places) -> None:
+    """The squares: coloured with a number, hatched without."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import PowerNorm
+
+    limits, rooted = grid.limits, grid.rooted
+    norm = PowerNorm(0.5 if rooted else 1.0, *limits)
+    cmap = house.colormap(scales.stops(grid.metric))
+    every = [(r, c) for r in range(len(grid.rows)) for c in range(len(grid.columns))]
+    full = [(r, c) for r, c in every if not grid.cells[r][c].missing]
+    colours = cmap(norm([grid.cells[r][c].value for r, c in full]))
+    _squares(axes, [places.square(*place) for place in full], facecolors=colours, linewidths=0.4)
+    empty = [places.square(r, c) for r, c in every if grid.cells[r][c].missing]
+    _squares(axes, empty, facecolors="#e6e6e6", edgecolors="#8a8a8a", hatch="////", linewidths=0.0)
+    if len(grid.columns) <= PRINTED:
+        _numbers(axes, grid, places)
+    bar = figure.colorbar(ScalarMappable(norm, cmap), ax=axes, pad=0.015, fraction=0.045, aspect=18)
+    bar.set_label(f"{grid.unit}\n(square-root scale)" if rooted else grid.unit)
+    ticks = scales.value_ticks(limits, rooted, end=True)
+    bar.set_ticks(ticks, labels=[f"{tick:g}" for tick in ticks])
+    bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
+
+
+def _squares(axes: "Axes", corners: Sequence[Sequence[tuple[float, float]]], **look: object) -> None:
+    from matplotlib.collections import PolyCollection
+
+    if corners:
+        squares = PolyCollection(corners, **({"edgecolors": "face"} | look))  # pyright: ignore[reportArgumentType]
+        squares.set_rasterized(len(corners) > _RASTER)
+        axes.add_collection(squares, autolim=False)
+
+
+def _numbers(axes: "Axes", grid: Grid, places: Places) -> None:
+    for row, y in zip(grid.cells, places.rows, strict=True):
+        for cell, x in zip(row, places.columns, strict=True):
+            if not cell.missing:
+                colour = scales.ink(grid.shade(cell))
+                text = words.short(cell.value, grid.unit)
+                axes.text(sum(x) / 2, sum(y) / 2, text, ha="center", va="center", fontsize=7, color=colour)
+
+
+def _labels(axes: "Axes", grid: Grid, places: Places) -> None:
+    axes.set_xlim(places.columns[0][0], places.columns[-1][1])
+    axes.set_ylim(places.rows[-1][1], places.rows[0][0])
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=2.5, color="#555555")
+    axes.tick_params(axis="y", length=0)
+    rows = [words.shortened(name) for name in grid.rows]
+    size = 9 if len(rows) <= 30 else 7
+    axes.set_yticks([sum(span) / 2 for span in places.rows], rows, fontsize=size, parse_math=False)
+    chosen = _labelled(grid)
+    axes.set_xticks(
+        [sum(places.columns[i]) / 2 for i, _ in chosen], [label for _, label in chosen], fontsize=8
+    )
+
+
+def _labelled(grid: Grid) -> list[tuple[int, str]]:
+    """The columns that get a label: index and text."""
+    skip = int(grid.has_random)
+    found = [(i + skip, str(grid.steps[i])) for i in scales.tick_indices(len(grid.steps), 14)]
+    if len(found) > 1:
+        found[-1] = (found[-1][0], f"{found[-1][1]}\nfinal")
+    if found and grid.steps[0] == 0:
+        found[0] = (found[0][0], "0\nstart")
+    return [(0, "re-ran-\ndomised"), *found] if grid.columns[0] is RANDOM else found
+
+
+def _note(grid: Grid) -> list[str]:
+    """Why cells are hatched, in a few lines."""
+    lines = [f"{words.listed(places, 3)}: {reason}" for reason, places in grid.reasons().items()]
+    more = [f"and {len(lines) - 3} more reasons"] if len(lines) > 3 else []
+    return [
+        part
+        for line in ["Hatched: " + "; ".join(lines[:3] + more)]
+        if lines
+        for part in textwrap.wrap(line, 110)
+    ]

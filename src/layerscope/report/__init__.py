@@ -1,0 +1,5 @@
+"""A run's report: one HTML file that needs nothing else, made from the run's files. Never imports torch."""
+
+from layerscope.report.page import make, render
+
+__all__ = ["make", "render"]

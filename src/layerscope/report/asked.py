@@ -1,0 +1,108 @@
+"""What was asked of a run, in words, and its provenance as pairs."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from layerscope.plots import words
+from layerscope.plots.grid import Grid, records
+from layerscope.table import Table
+
+Facts = Mapping[str, Any]
+
+
+def training(spec: Facts, provenance: Facts) -> list[str]:
+    """What was trained on what, in sentences; what the files do not say is left out."""
+    if spec.get("kind") != "train":
+        return []
+    data = provenance.get("training", {}).get("data", {})
+    return [
+        f"The network {_model(spec['model'])} was trained on {_data(spec, data)}.",
+        _how(spec),
+        _kept(spec),
+    ]
+
+
+def analysis(spec: Facts, table: Table) -> list[str]:
+    """What was changed and measured, in sentences."""
+    checkpoints = len(set(table.frame["step"].dropna())) if "step" in table.frame.columns else 0
+    measured = set(table.frame["split"])
+    splits = [split for split in ("test", "train") if split in measured]
+    level = f"{100 * spec['level']:g} %"
+    drawn = (
+        f"drawn afresh from its initial law in {words.plural(spec['draws'], 'draw')} (seed {spec['seed']})"
+    )
+    return [
+        f"Each layer alone was put back to its values of {words.plural(checkpoints, 'checkpoint')}"
+        + (f", and {drawn}" if spec["draws"] else "")
+        + ". All other layers kept their trained values. Nothing was trained again.",
+        f"The error was measured on {words.listed(splits)} data. Intervals are at the {level} level.",
+    ]
+
+
+def rests_on(table: Table, grid: Grid, curves: bool = False) -> str:
+    """The data and counts that a picture's numbers rest on."""
+    if not grid.split:
+        return "Computed from the parameters; no data were used."
+    data = f"{words.data_name(table.provenance)} {grid.split} data".strip()
+    draws = grid.rests_on(True) if grid.has_random and not curves else 0
+    more = f", {words.plural(draws, 'draw')} re-randomised" if draws else ""
+    return f"{data}, n = {words.count(grid.rests_on(False))} samples{more}."
+
+
+def training_counts(training: Table) -> str:
+    """How many samples the numbers of the training rest on, by data."""
+    counts = {row["split"]: row["n"] for row in records(training.frame) if row["n"]}
+    return ", ".join(f"{split} data: n = {words.count(n)}" for split, n in counts.items()) + " samples."
+
+
+def flat(facts: Any, name: str = "") -> list[tuple[str, str]]:
+    """Nested facts as pairs of name and text."""
+    if isinstance(facts, Mapping):
+        return [pair for key, value in facts.items() for pair in flat(value, f"{name} {key}".strip())]
+    if isinstance(facts, list):
+        return [(name, ", ".join(str(value) for value in facts) or "none")]
+    return [(name, str(facts))]
+
+
+def warnings(provenance: Facts) -> list[str]:
+    """What the reading of the data warned of."""
+    found = (
+        stage.get("data", {}).get("warnings", [])
+        for stage in provenance.values()
+        if isinstance(stage, Mapping)
+    )
+    return list(dict.fromkeys(str(text) for texts in found for text in texts))
+
+
+def _model(name: str) -> str:
+    match = re.fullmatch(r"fcn-(\d+)x(\d+)", name)
+    return f"{name} (fully connected, {match[1]} hidden layers of {match[2]} units)" if match else name
+
+
+def _data(spec: Facts, data: Facts) -> str:
+    if "n_train" not in data:
+        return str(spec["data"])
+    counts = f"{words.count(data['n_train'])} training and {words.count(data['n_test'])} test samples"
+    return f"{spec['data']} ({counts}, {data['classes']} classes)"
+
+
+def _how(spec: Facts) -> str:
+    shares = words.listed([f"{100 * share:g} %" for share in spec["milestones"]])
+    rate = f"learning rate {spec['lr']:g}" + (
+        f" (times {spec['decay']:g} after {shares} of the epochs)" if shares else ""
+    )
+    decay = f"weight decay {spec['weight_decay']:g}" if spec["weight_decay"] else "no weight decay"
+    return (
+        f"Training took {words.plural(spec['epochs'], 'epoch')} of stochastic gradient descent in batches of "
+        f"{spec['batch_size']}, with {rate}, momentum {spec['momentum']:g} and {decay}. "
+        f"Initial values: {spec['initialiser']}. Seed: {spec['seed']}."
+    )
+
+
+def _kept(spec: Facts) -> str:
+    kept = spec["checkpoints"]
+    if kept is None:
+        return "Its values were kept before training and after every epoch."
+    epochs = [str(epoch) for epoch in sorted({0, *kept, spec["epochs"]})]
+    return f"Its values were kept at epochs {words.listed(epochs, 12)}; 0 is before training."

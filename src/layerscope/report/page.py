@@ -1,0 +1,64 @@
+"""The page: what the run's files say, put into the template."""
+
+import base64
+import hashlib
+import json
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from layerscope.report.content import content
+from layerscope.run import REPORT, Run
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+
+def make(run: Run) -> Path:
+    """Write the report of a run as report.html in its folder, and return its path.
+
+    The same files give the same bytes. A run that is not analysed or not trained gets one that says so.
+    """
+    return run.folder.write(REPORT, render(run).encode())
+
+
+def render(run: Run) -> str:
+    """The report of a run as one HTML page without outside requests."""
+    from markupsafe import Markup
+
+    script = _source("script.js")
+    parts = {
+        name: Markup(_source(f"{name}.css")) for name in ("style", "figure")
+    }  # our own files, not the run's
+    page = _environment().get_template("page.html.j2")
+    return page.render(**content(run), **parts, script=Markup(script), script_hash=_hash(script))
+
+
+@cache
+def _environment() -> "Environment":
+    from jinja2 import BaseLoader, Environment, StrictUndefined, TemplateNotFound
+
+    class Packaged(BaseLoader):
+        """Templates as files of this package, also where the package is a zip file."""
+
+        def get_source(self, environment: "Environment", template: str) -> tuple[str, None, None]:
+            try:
+                return _source(template), None, None
+            except FileNotFoundError:
+                raise TemplateNotFound(template) from None
+
+    environment = Environment(
+        loader=Packaged(), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["tojson_text"] = lambda value: json.dumps(value, indent=2, ensure_ascii=False)
+    return environment
+
+
+def _source(name: str) -> str:
+    return resources.files("layerscope.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _hash(script: str) -> str:
+    """What the page's own policy lets run: this script and no other."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

@@ -1,0 +1,120 @@
+"""The command line: bad input gets one clear sentence, exit code 2, and nothing is lost."""
+
+import gzip
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import layerscope as ls
+from layerscope.cli import main
+from layerscope.trajectory import save_state
+
+SMALL = ["--model", "fcn-1x8", "--epochs", "2"]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("cli") / "run"
+    assert main(["train", *SMALL, "--out", str(out)]) == 0
+    return out
+
+
+def refused(capsys, *arguments: str) -> str:
+    """The one line on stderr of a command that ends with exit code 2."""
+    capsys.readouterr()
+    assert main([str(a) for a in arguments]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("layerscope: ")
+    return lines[0]
+
+
+def test_analyze_shows_and_keeps_everything(made, capsys):
+    assert main(["analyze", str(made), "--draws", "2"]) == 0
+    out = capsys.readouterr().out
+    assert "layer1" in out
+    assert "layer2" in out
+    names = {path.relative_to(made).as_posix() for path in made.rglob("*") if path.is_file()}
+    assert names >= {"report.html", "analyses/robustness.parquet", "analyses/robustness.json"}
+    assert {f"figures/robustness-{f}.{e}" for f in ("error", "distance-l2", "distance-max") for e in ("png", "svg")} <= names
+    table = ls.Run.open(made).analysis("robustness")
+    assert set(table.frame["split"]) == {"test", "train", ""}
+    assert table.provenance["data"]["name"] == "digits"
+
+
+def test_an_analysis_is_not_computed_twice_nor_overwritten(made, capsys):
+    main(["analyze", str(made), "--draws", "2"])
+    before = (made / "analyses/robustness.parquet").stat().st_mtime_ns
+    assert main(["analyze", str(made), "--draws", "2"]) == 0
+    assert "has an analysis 'robustness' of another spec (draws: 2 there, 3 asked); choose another --name" in refused(
+        capsys, "analyze", made, "--draws", 3
+    )
+    assert (made / "analyses/robustness.parquet").stat().st_mtime_ns == before
+    assert main(["analyze", str(made), "--draws", "3", "--name", "other", "--no-train"]) == 0
+    assert set(ls.Run.open(made).analysis("other").frame["split"]) == {"test", ""}
+
+
+def test_names_that_do_not_exist(capsys, tmp_path):
+    assert "unknown model 'fnc-3x256'; did you mean fcn-3x256?" in refused(capsys, "train", "--model", "fnc-3x256", "--out", tmp_path / "a")
+    assert "unknown data set 'digit'; did you mean digits?" in refused(capsys, "train", "--data", "digit", "--out", tmp_path / "a")
+    assert "unknown initialiser 'xe'" in refused(capsys, "train", "--initialiser", "xe", "--out", tmp_path / "a")
+    assert "Did you mean --epochs?" in refused(capsys, "train", "--epoch", 3, "--out", tmp_path / "a")
+    assert "trian" in refused(capsys, "trian")
+    assert not (tmp_path / "a" / "checkpoints").exists()
+
+
+def test_missing_and_truncated_data(capsys, tmp_path):
+    arguments = ["train", *SMALL, "--data", "mnist", "--data-dir", tmp_path, "--out", tmp_path / "run"]
+    said = refused(capsys, *arguments)
+    assert "train-images-idx3-ubyte.gz is missing" in said
+    assert str(tmp_path / "mnist") in said
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(b"\0\0\x08\x01\0\0\0\x05ab"))
+    assert "truncated or damaged" in refused(capsys, *arguments)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_is_no_run(capsys, tmp_path):
+    assert "is not a run: it has no spec.json" in refused(capsys, "analyze", tmp_path)
+    assert "is not a run" in refused(capsys, "report", tmp_path / "nothing")
+
+
+def test_the_folder_of_another_run(made, capsys):
+    said = refused(capsys, "train", *SMALL, "--seed", 5, "--out", made)
+    assert "seed: 0 there, 5 asked" in said
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda t: t.pop("layer1.bias"), "layer1.bias is missing"),
+        (lambda t: t.update(extra=torch.ones(1)), "extra is not in the model"),
+        (lambda t: t.update({"layer1.bias": torch.ones(9)}), "layer1.bias has shape [9], the model has [8]"),
+        (lambda t: t["layer2.weight"].fill_(float("nan")), "tensor layer2.weight holds NaN"),
+    ],
+)
+def test_bad_checkpoints(tmp_path, capsys, change, said):
+    assert main(["train", *SMALL, "--out", str(tmp_path / "run")]) == 0
+    run = ls.Run.open(tmp_path / "run")
+    state = {k: v.clone() for k, v in ls.Trajectory.open(run.checkpoints.path)[ls.Step(1)].items()}
+    change(state)
+    save_state(run.checkpoints, ls.Step(1), state)
+    message = refused(capsys, "analyze", run.path)
+    assert said in message
+    assert "epoch-00001" in message
+
+
+def test_an_unfinished_training_is_said(tmp_path, capsys):
+    refused(capsys, "train", *SMALL, "--lr", "1e30", "--out", tmp_path / "run")
+    assert "is not finished" in refused(capsys, "analyze", tmp_path / "run")
+
+
+def test_stderr_and_exit_code_of_the_real_process(tmp_path):
+    done = subprocess.run([sys.executable, "-m", "layerscope", "report", str(tmp_path)], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("layerscope: ")
+    helped = subprocess.run([sys.executable, "-m", "layerscope", "--help"], capture_output=True, text=True)
+    assert helped.returncode == 0
+    assert all(command in helped.stdout for command in ("demo", "train", "analyze", "report"))

@@ -1,0 +1,166 @@
+"""Stopped at any moment and started again: the same bits as without a stop."""
+
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+import layerscope as ls
+from layerscope import runtime
+from layerscope.analyses.session import analyze
+from layerscope.errors import UseError
+from layerscope.training import session
+
+SPEC = ls.TrainSpec(model="fcn-2x32", epochs=6, weight_decay=1e-4)
+ASKED = ls.RobustnessSpec(draws=2)
+
+
+class StopHere(Exception):
+    pass
+
+
+def stop_after(count: int):
+    """A progress that pulls the plug."""
+
+    def progress(what: str, done: int, total: int) -> None:
+        if done == count:
+            raise StopHere
+
+    return progress
+
+
+def same_run(a: Path, b: Path) -> bool:
+    one, other = (ls.Trajectory.open(path / "checkpoints") for path in (a, b))
+    assert one.steps == other.steps
+    for step in one.steps:
+        assert all(torch.equal(t, other[step][name]) for name, t in one[step].items()), step
+    for table in ("training.parquet", "analyses/robustness.parquet"):
+        frames = [ls.Table.open(path / table).frame.drop(columns="run") for path in (a, b)]
+        pd.testing.assert_frame_equal(*frames, check_exact=True)
+    return True
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory) -> Path:
+    run = ls.train(SPEC, tmp_path_factory.mktemp("runs") / "whole")
+    analyze(run, ASKED)
+    return run.path
+
+
+@pytest.mark.parametrize("epoch", [1, 4, 6])
+def test_training_goes_on_with_the_same_bits(uninterrupted, tmp_path, monkeypatch, epoch):
+    monkeypatch.setattr(session, "EVERY", 0.0)
+    with pytest.raises(StopHere):
+        ls.train(SPEC, tmp_path / "run", progress=stop_after(epoch))
+    run = ls.train(SPEC, tmp_path / "run")
+    assert run.provenance["training"]["resumed_after_epoch"] == (epoch - 1 if epoch > 1 else 0)
+    analyze(run, ASKED)
+    assert same_run(uninterrupted, run.path)
+    assert not (run.path / session.RESUME).exists()
+
+
+@pytest.mark.parametrize("units", [1, 17])
+def test_an_analysis_goes_on_from_the_rows_it_has(uninterrupted, tmp_path, monkeypatch, units):
+    monkeypatch.setattr(runtime, "EVERY", 0.0)
+    run = ls.train(SPEC, tmp_path / "run")
+    with pytest.raises(StopHere):
+        analyze(run, ASKED, progress=stop_after(units))
+    left = []
+    analyze(run, ASKED, progress=lambda what, done, total: left.append(done))
+    assert left[0] == units + 1
+    assert same_run(uninterrupted, run.path)
+    assert not list((run.path / "resume").glob("*.json"))
+
+
+LIMITED = """
+import resource, sys
+import layerscope as ls
+from layerscope.errors import UseError
+data = ls.data.load("digits")
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
+try:
+    ls.train(ls.TrainSpec(model="fcn-2x32", epochs=6, weight_decay=1e-4), sys.argv[1])
+except UseError as problem:
+    print(problem)
+"""
+
+
+def test_a_disk_that_takes_no_more_leaves_the_run_resumable(uninterrupted, tmp_path):
+    """The operating system refuses a write in the middle of a file, as a full disk does."""
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(tmp_path / "run"), "9000"], capture_output=True, text=True, check=True
+    )
+    assert "cannot write" in done.stdout
+    assert "run the same command again" in done.stdout
+    assert not list(tmp_path.rglob(".partial-*"))
+    run = ls.train(SPEC, tmp_path / "run")
+    analyze(run, ASKED)
+    assert same_run(uninterrupted, run.path)
+
+
+def test_a_second_process_is_refused(tmp_path):
+    run = ls.Run(tmp_path / "run")
+    code = f"import layerscope as ls; ls.train(ls.TrainSpec(model='fcn-2x32', epochs=6, weight_decay=1e-4), {str(run.path)!r})"
+    with run.claim(SPEC):
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "is being written by another process" in done.stderr
+
+
+KILLED = """
+import sys
+import layerscope as ls
+from layerscope import runtime
+from layerscope.analyses.session import analyze
+from layerscope.training import session
+session.EVERY = runtime.EVERY = 0.0
+import pandas, torch, sklearn.datasets  # so that "ready" means that the work begins
+print("ready", flush=True)
+run = ls.train(ls.TrainSpec(model="fcn-2x32", epochs=6, weight_decay=1e-4), sys.argv[1])
+analyze(run, ls.RobustnessSpec(draws=2))
+"""
+
+
+def kill_at_random_moments(path: Path, kills: int, seed: int) -> int:
+    """Start again and again, killing each process some time after it began its work; how many were at work then."""
+    chosen = random.Random(seed)
+    hits = 0
+    for _ in range(kills):
+        with subprocess.Popen([sys.executable, "-c", KILLED, str(path)], stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            time.sleep(chosen.uniform(0, 1.2))
+            hits += process.poll() is None
+            process.kill()
+    subprocess.run([sys.executable, "-c", KILLED, str(path)], check=True, stdout=subprocess.DEVNULL)
+    return hits
+
+
+def test_killed_at_random_moments(uninterrupted, tmp_path):
+    kill_at_random_moments(tmp_path / "run", kills=3, seed=1)
+    assert same_run(uninterrupted, tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_killed_at_twenty_random_moments(uninterrupted, tmp_path):
+    hits = 0
+    for attempt in range(5):
+        path = tmp_path / f"run{attempt}"
+        hits += kill_at_random_moments(path, kills=5, seed=attempt)
+        assert same_run(uninterrupted, path)
+    assert hits >= 20
+    print(f"{hits} kills")
+
+
+def test_a_disk_error_names_the_file(tmp_path):
+    from layerscope.store import Folder
+
+    def full(path: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(UseError, match=r"cannot write .*a\.bin: No space left on device; .* run the same command again"):
+        Folder(tmp_path).write("a.bin", full)
