@@ -18,7 +18,8 @@ def line(result: Result) -> str:
 def main() -> None:
     chosen = sys.argv[1:] or ALL
     lines = [line(result) for name in chosen for result in import_module(f"benchmarks.{name}").run()]
-    text = f"# Benchmarks\n\nMedians of n repeats, both sides in turn in one process. {machine()}.\n\n{HEAD}{''.join(lines)}"
+    about = f"Medians of n repeats, both sides in turn in one process. {machine()}."
+    text = f"# Benchmarks\n\n{about}\n\n{HEAD}{''.join(lines)}"
     print(text)
     if chosen == ALL:
         Path(__file__).with_name("results.md").write_text(text)

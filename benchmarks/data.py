@@ -14,6 +14,7 @@ def mnist_or_like() -> tuple[DataSet, str]:
         return ls.data.load("mnist"), "MNIST"
     random = torch.Generator().manual_seed(0)
     train, test = (
-        Split(torch.randn(n, 1, 28, 28, generator=random), torch.randint(10, (n,), generator=random)) for n in (60000, 10000)
+        Split(torch.randn(n, 1, 28, 28, generator=random), torch.randint(10, (n,), generator=random))
+        for n in (60000, 10000)
     )
     return DataSet("like mnist", train, test, 10, 0.0, 1.0, "noise"), "noise of MNIST's shape"

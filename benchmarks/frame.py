@@ -24,8 +24,10 @@ class Result:
     n: int = REPEATS
 
 
-def ratio(ours: Callable[[], object], baseline: Callable[[], object], repeats: int = REPEATS) -> tuple[float, float, float]:
-    """Median seconds of ours, of the baseline, and the ratio of the medians; runs alternate, after one of each to warm up."""
+def ratio(
+    ours: Callable[[], object], baseline: Callable[[], object], repeats: int = REPEATS
+) -> tuple[float, float, float]:
+    """Median seconds of ours, of the baseline, and their ratio; runs alternate, after one of each to warm up."""
     ours(), baseline()
     times = [(seconds(ours), seconds(baseline)) for _ in range(repeats)]
     a, b = (statistics.median(column) for column in zip(*times, strict=True))

@@ -28,7 +28,15 @@ def run() -> list[Result]:
 
     a, b, quotient = ratio(ours, lambda: bare(start(spec, data), data, spec))
     measured = f"{a:.2f} s for {EPOCHS} epochs, ratio {quotient:.3f}"
-    return [Result(f"train fcn-3x256 on {name}, a checkpoint an epoch", measured, f"bare loop {b:.2f} s", "<= 1.2x", quotient <= 1.2)]
+    return [
+        Result(
+            f"train fcn-3x256 on {name}, a checkpoint an epoch",
+            measured,
+            f"bare loop {b:.2f} s",
+            "<= 1.2x",
+            quotient <= 1.2,
+        )
+    ]
 
 
 def bare(model: nn.Module, data: DataSet, spec: ls.TrainSpec) -> None:

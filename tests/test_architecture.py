@@ -28,6 +28,7 @@ WITHOUT_TORCH = [
     "layerscope.report",
     "layerscope.run",
     "layerscope.table",
+    "layerscope.partition",
     "layerscope.store",
     "layerscope.stats",
     "layerscope.training.spec",
@@ -36,7 +37,9 @@ WITHOUT_TORCH = [
 
 
 def modules() -> dict[str, Path]:
-    names = {path: ".".join(("layerscope", *path.relative_to(ROOT).with_suffix("").parts)) for path in ROOT.rglob("*.py")}
+    names = {
+        path: ".".join(("layerscope", *path.relative_to(ROOT).with_suffix("").parts)) for path in ROOT.rglob("*.py")
+    }
     return {name.removesuffix(".__init__"): path for path, name in names.items()}
 
 
@@ -92,9 +95,17 @@ def test_no_cycles():
         visit(name, ())
 
 
-FILE_CALLS = {"open", "read_bytes", "read_text", "write_bytes", "write_text", "unlink", "mkdir", "rename", "rmtree"}
-
-
+FILE_CALLS = {
+    "open",
+    "read_bytes",
+    "read_text",
+    "write_bytes",
+    "write_text",
+    "unlink",
+    "mkdir",
+    "rename",
+    "rmtree",
+}
 
 
 def test_only_the_store_touches_files():
@@ -111,7 +122,8 @@ def test_only_the_store_touches_files():
 
 @pytest.mark.parametrize("module", WITHOUT_TORCH)
 def test_importable_without_torch(module: str):
-    code = f"import sys; sys.modules['torch'] = None; import {module}; print('pandas' in sys.modules, 'matplotlib' in sys.modules)"
+    heavy = "'pandas' in sys.modules, 'matplotlib' in sys.modules"
+    code = f"import sys; sys.modules['torch'] = None; import {module}; print({heavy})"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.split() == ["False", "False"]
 

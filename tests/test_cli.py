@@ -39,7 +39,9 @@ def test_analyze_shows_and_keeps_everything(made, capsys):
     assert "layer2" in out
     names = {path.relative_to(made).as_posix() for path in made.rglob("*") if path.is_file()}
     assert names >= {"report.html", "analyses/robustness.parquet", "analyses/robustness.json"}
-    assert {f"figures/robustness-{f}.{e}" for f in ("error", "distance-l2", "distance-max") for e in ("png", "svg")} <= names
+    assert {
+        f"figures/robustness-{f}.{e}" for f in ("error", "distance-l2", "distance-max") for e in ("png", "svg")
+    } <= names
     table = ls.Run.open(made).analysis("robustness")
     assert set(table.frame["split"]) == {"test", "train", ""}
     assert table.provenance["data"]["name"] == "digits"
@@ -58,8 +60,12 @@ def test_an_analysis_is_not_computed_twice_nor_overwritten(made, capsys):
 
 
 def test_names_that_do_not_exist(capsys, tmp_path):
-    assert "unknown model 'fnc-3x256'; did you mean fcn-3x256?" in refused(capsys, "train", "--model", "fnc-3x256", "--out", tmp_path / "a")
-    assert "unknown data set 'digit'; did you mean digits?" in refused(capsys, "train", "--data", "digit", "--out", tmp_path / "a")
+    assert "unknown model 'fnc-3x256'; did you mean fcn-3x256?" in refused(
+        capsys, "train", "--model", "fnc-3x256", "--out", tmp_path / "a"
+    )
+    assert "unknown data set 'digit'; did you mean digits?" in refused(
+        capsys, "train", "--data", "digit", "--out", tmp_path / "a"
+    )
     assert "unknown initialiser 'xe'" in refused(capsys, "train", "--initialiser", "xe", "--out", tmp_path / "a")
     assert "Did you mean --epochs?" in refused(capsys, "train", "--epoch", 3, "--out", tmp_path / "a")
     assert "trian" in refused(capsys, "trian")

@@ -53,7 +53,10 @@ def test_unpacked_files_and_torchvisions_folders(folder):
 def test_the_fingerprint_changes_with_any_pixel_or_label(folder):
     before = ls.data.load("mnist", folder).fingerprint
     assert ls.data.load("mnist", folder).fingerprint == before
-    for name, array in (("t10k-labels-idx1-ubyte.gz", LABELS[:3].copy()), ("train-images-idx3-ubyte.gz", IMAGES.copy())):
+    for name, array in (
+        ("t10k-labels-idx1-ubyte.gz", LABELS[:3].copy()),
+        ("train-images-idx3-ubyte.gz", IMAGES.copy()),
+    ):
         array.flat[-1] += 1
         (folder / name).write_bytes(gzip.compress(idx(array)))
         after = ls.data.load("mnist", folder).fingerprint
@@ -131,7 +134,18 @@ def test_real_mnist(real_mnist):
     data = ls.data.load("mnist", real_mnist)
     assert (len(data.train), len(data.test)) == (60000, 10000)
     assert (data.mean / 255, data.std / 255) == pytest.approx((0.1307, 0.3081), abs=5e-5)  # as widely published
-    assert torch.bincount(data.test.targets).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+    assert torch.bincount(data.test.targets).tolist() == [
+        980,
+        1135,
+        1032,
+        1010,
+        982,
+        892,
+        958,
+        1028,
+        974,
+        1009,
+    ]
     assert data.warnings == ()
     assert read_idx(real_mnist / "mnist" / "t10k-labels-idx1-ubyte.gz")[:5].tolist() == [7, 2, 1, 0, 4]
 

@@ -114,7 +114,7 @@ def test_the_model_is_untouched(use, fail_at):
             ls.materialize(model, trajectory, variants[0])
         assert fail_at < 0 or use == "materialize"
     except RuntimeError as problem:
-        assert fail_at > 0 and "out of memory" in str(problem)  # noqa: PT017
+        assert (fail_at > 0, str(problem)) == (True, "out of memory")  # noqa: PT017
     finally:
         Watched.fail_at = -1
     after = fingerprint_of(model)

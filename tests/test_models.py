@@ -27,7 +27,7 @@ def test_fcn_against_arithmetic():
 
 @pytest.mark.parametrize("name", ["fcn", "fcn-3", "fcn-0x5", "fcn-3x256x", "resnet"])
 def test_unknown_names(name):
-    with pytest.raises(UseError, match="unknown model .*fcn-3x256"):
+    with pytest.raises(UseError, match=r"unknown model .*fcn-3x256"):
         build(name, (4,), 2)
 
 
@@ -47,7 +47,9 @@ def test_laws_against_torch(initialiser, torchs, layer):
     theirs = torchs(torch.empty_like(layer.weight)).detach()
     assert ours.std().item() == pytest.approx(theirs.std().item(), rel=0.03)
     assert ours.mean().item() == pytest.approx(0, abs=4 * ours.std().item() / math.sqrt(ours.numel()))
-    assert ours.abs().max().item() == pytest.approx(theirs.abs().max().item(), rel=0.02 if law.kind == "uniform" else 0.3)
+    assert ours.abs().max().item() == pytest.approx(
+        theirs.abs().max().item(), rel=0.02 if law.kind == "uniform" else 0.3
+    )
     assert (law.kind == "normal") == (initialiser == "he")
 
 

@@ -33,7 +33,13 @@ def test_layers_of_a_small_network():
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(2, 2, bias=False))
     partition = Partition.by_layer(model)
     assert [part.name for part in partition] == ["0", "1", "3"]
-    assert partition["1"].tensors == ("1.weight", "1.bias", "1.running_mean", "1.running_var", "1.num_batches_tracked")
+    assert partition["1"].tensors == (
+        "1.weight",
+        "1.bias",
+        "1.running_mean",
+        "1.running_var",
+        "1.num_batches_tracked",
+    )
     assert partition["3"].modules == ("3",)
     assert whole(model).tensors == tuple(model.state_dict())
 

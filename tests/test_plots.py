@@ -62,22 +62,16 @@ def rerandomised(name: str, draws: int, split: str) -> list[Row]:
     for metric, base in (("error", 0.8), ("error_delta", 0.78), ("cross_entropy", 4.0)):
         values = [base + 0.01 * draw for draw in range(draws)]
         unit = "nats" if metric == "cross_entropy" else "fraction"
-        rows += [
-            {**place, "metric": metric, "draw": i, **measured(v, unit=unit)} for i, v in enumerate(values)
-        ]
+        rows += [{**place, "metric": metric, "draw": i, **measured(v, unit=unit)} for i, v in enumerate(values)]
         mean = measured(sum(values) / draws, draws, unit, "draws")
-        rows.append(
-            {**place, "metric": metric, **mean, "verdict": "destroyed" if metric == "error_delta" else ""}
-        )
+        rows.append({**place, "metric": metric, **mean, "verdict": "destroyed" if metric == "error_delta" else ""})
     return rows
 
 
 def distances(name: str, part: int, steps: list[int], draws: int) -> list[Row]:
     def pair(size: float, **place: Any) -> list[Row]:
         common = {"part": name, "unit": "parameter units", "n": 1000 * (part + 1), "status": "ok", **place}
-        return [
-            {**common, "metric": f"distance_{norm}", "value": size * k} for norm, k in (("l2", 1), ("max", 9))
-        ]
+        return [{**common, "metric": f"distance_{norm}", "value": size * k} for norm, k in (("l2", 1), ("max", 9))]
 
     rows: list[Row] = []
     for i, step in enumerate(steps):
@@ -145,9 +139,7 @@ def test_pictures_never_load_torch_or_pyplot() -> None:
         "plots.layer_map(t); plots.layer_curves(t)\n"
         "print({'torch', 'matplotlib.pyplot'} & set(sys.modules))"
     )
-    found = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True
-    )
+    found = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "set()"
 
 

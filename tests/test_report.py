@@ -93,17 +93,13 @@ def cells(page: str, identity: str) -> list[list[str]]:
     """The rows of a table as text."""
     table = page[page.index(f'<table id="{identity}"') :]
     rows = re.findall(r"<tr[^>]*>(.*?)</tr>", table[: table.index("</table>")], re.DOTALL)
-    return [
-        [text_of(cell) for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL)] for row in rows
-    ]
+    return [[text_of(cell) for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL)] for row in rows]
 
 
 def test_report_is_written_with_its_checksum_and_without_torch(run: Run) -> None:
     code = "import sys; from layerscope import report; from layerscope.run import Run\n"
     code += f"print(report.make(Run({str(run.path)!r}))); print({{'torch', 'matplotlib'}} & set(sys.modules))"
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split("\n")[:2] == [str(run.path / "report.html"), "set()"]
     assert Run(run.path).folder.has("report.html")
 
@@ -156,10 +152,7 @@ def test_findings_say_the_numbers_of_the_table(page: str) -> None:
 
 def test_what_was_asked_is_said_in_words(page: str) -> None:
     text = text_of(page)
-    assert (
-        "fcn-3x256 (fully connected, 3 hidden layers of 256 units) was trained on digits (500 training"
-        in text
-    )
+    assert "fcn-3x256 (fully connected, 3 hidden layers of 256 units) was trained on digits (500 training" in text
     assert "learning rate 0.1 (times 0.2 after 30 %, 60 % and 90 % of the epochs), momentum 0.9" in text
     assert "put back to its values of 4 checkpoints, and drawn afresh from its initial law in 2 draws" in text
 
@@ -245,9 +238,7 @@ def test_missing_cells_are_marked_and_explained(tmp_path: Path) -> None:
     assert "layer1, epoch 0 : not finite: outputs overflow" in text_of(page)
     assert cells(page, "robustness-verdicts")[2][2:6] == ["none", "none", "none", "not finite"]
     assert "Of 2 layers put back to their start" in text_of(page)
-    assert (
-        page.count('class="na"') == 2 + 1
-    )  # this one and the whole network re-randomised, on test; that on train
+    assert page.count('class="na"') == 2 + 1  # this one and the whole network re-randomised, on test; that on train
 
 
 def test_a_run_not_yet_trained_says_so(tmp_path: Path) -> None:
@@ -283,9 +274,7 @@ def test_a_table_without_draws_or_train_data(tmp_path: Path) -> None:
 
 
 def test_a_table_without_numbers(tmp_path: Path) -> None:
-    rows = [
-        {"part": "a", "perturbation": "rewind", "metric": "error", "split": "test", "step": 0, **failed()}
-    ]
+    rows = [{"part": "a", "perturbation": "rewind", "metric": "error", "split": "test", "step": 0, **failed()}]
     text = text_of(report.render(write_run(tmp_path / "none", Table.of(rows), made_training())))
     assert "No number is known for layers put back" in text
     assert "not finite: outputs overflow" in text
@@ -304,14 +293,9 @@ def test_several_analyses_stand_side_by_side(tmp_path: Path) -> None:
 
 
 def test_findings_with_undecided_and_one_layer() -> None:
-    table = with_row(
-        made_table(1), {"verdict": "undecided"}, part="layer1", step=0, metric="error_delta", split="test"
-    )
+    table = with_row(made_table(1), {"verdict": "undecided"}, part="layer1", step=0, metric="error_delta", split="test")
     sentence = found(table, RobustnessSpec().to_dict()).sentences[1]
-    assert (
-        sentence
-        == "Of 1 layer put back to their start one at a time, 1 is undecided (layer1; 82.00 % error)."
-    )
+    assert sentence == "Of 1 layer put back to their start one at a time, 1 is undecided (layer1; 82.00 % error)."
 
 
 def test_a_network_no_better_than_chance_gets_no_rule() -> None:

@@ -92,17 +92,12 @@ def downloaded(page: Any, button: Any) -> tuple[str, str]:
 
 
 def column(page: Any, table: str, index: int) -> list[str]:
-    return [
-        row.strip()
-        for row in page.locator(f"#{table} tbody tr > :nth-child({index + 1})").all_text_contents()
-    ]
+    return [row.strip() for row in page.locator(f"#{table} tbody tr > :nth-child({index + 1})").all_text_contents()]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 375])
-def test_page_fits_says_nothing_and_asks_for_nothing(
-    browser: Any, file: Path, width: int, scheme: str
-) -> None:
+def test_page_fits_says_nothing_and_asks_for_nothing(browser: Any, file: Path, width: int, scheme: str) -> None:
     made = Opened(browser, file, viewport={"width": width, "height": 800}, color_scheme=scheme)
     for details in made.page.locator("details").all():
         details.evaluate("element => { element.open = true; }")
@@ -150,9 +145,7 @@ def test_reading_a_map_by_keyboard(opened: Any) -> None:
     assert said.text_content() == f"layer1, re-randomised: {random.value:.2f} % error, {within}, n = 3 draws"
     for key in ("ArrowRight", "ArrowRight", "ArrowDown", "ArrowDown"):
         opened.keyboard.press(key)
-    assert said.text_content().startswith(
-        f"<i>layer3</i>, epoch 1: {grid.at('<i>layer3</i>', 1).value:.2f} % error"
-    )
+    assert said.text_content().startswith(f"<i>layer3</i>, epoch 1: {grid.at('<i>layer3</i>', 1).value:.2f} % error")
     opened.keyboard.press("End")
     assert said.text_content().startswith("<i>layer3</i>, epoch 100: 2.00 % error")
     for key in ("ArrowDown", "Home"):

@@ -20,7 +20,7 @@ SPEC = ls.TrainSpec(model="fcn-2x32", epochs=6, weight_decay=1e-4)
 ASKED = ls.RobustnessSpec(draws=2)
 
 
-class StopHere(Exception):
+class Unplugged(Exception):  # noqa: N818 (not an error)
     pass
 
 
@@ -29,7 +29,7 @@ def stop_after(count: int):
 
     def progress(what: str, done: int, total: int) -> None:
         if done == count:
-            raise StopHere
+            raise Unplugged
 
     return progress
 
@@ -55,7 +55,7 @@ def uninterrupted(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("epoch", [1, 4, 6])
 def test_training_goes_on_with_the_same_bits(uninterrupted, tmp_path, monkeypatch, epoch):
     monkeypatch.setattr(session, "EVERY", 0.0)
-    with pytest.raises(StopHere):
+    with pytest.raises(Unplugged):
         ls.train(SPEC, tmp_path / "run", progress=stop_after(epoch))
     run = ls.train(SPEC, tmp_path / "run")
     assert run.provenance["training"]["resumed_after_epoch"] == (epoch - 1 if epoch > 1 else 0)
@@ -68,7 +68,7 @@ def test_training_goes_on_with_the_same_bits(uninterrupted, tmp_path, monkeypatc
 def test_an_analysis_goes_on_from_the_rows_it_has(uninterrupted, tmp_path, monkeypatch, units):
     monkeypatch.setattr(runtime, "EVERY", 0.0)
     run = ls.train(SPEC, tmp_path / "run")
-    with pytest.raises(StopHere):
+    with pytest.raises(Unplugged):
         analyze(run, ASKED, progress=stop_after(units))
     left = []
     analyze(run, ASKED, progress=lambda what, done, total: left.append(done))
@@ -93,7 +93,10 @@ except UseError as problem:
 def test_a_disk_that_takes_no_more_leaves_the_run_resumable(uninterrupted, tmp_path):
     """The operating system refuses a write in the middle of a file, as a full disk does."""
     done = subprocess.run(
-        [sys.executable, "-c", LIMITED, str(tmp_path / "run"), "9000"], capture_output=True, text=True, check=True
+        [sys.executable, "-c", LIMITED, str(tmp_path / "run"), "9000"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert "cannot write" in done.stdout
     assert "run the same command again" in done.stdout
@@ -162,5 +165,7 @@ def test_a_disk_error_names_the_file(tmp_path):
     def full(path: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(UseError, match=r"cannot write .*a\.bin: No space left on device; .* run the same command again"):
+    with pytest.raises(
+        UseError, match=r"cannot write .*a\.bin: No space left on device; .* run the same command again"
+    ):
         Folder(tmp_path).write("a.bin", full)

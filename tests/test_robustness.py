@@ -84,11 +84,15 @@ def test_draws_are_independent_and_their_mean_has_an_interval():
     draws, mean = rows[rows["draw"].notna()], rows[rows["draw"].isna()].iloc[0]
     assert draws["value"].nunique() > 1
     assert mean["value"] == pytest.approx(draws["value"].mean())
-    half = 3.182446305 * draws["value"].std() / 2  # Student's t quantile at 0.975 for 3 degrees of freedom, from a table
+    half = (
+        3.182446305 * draws["value"].std() / 2
+    )  # Student's t quantile at 0.975 for 3 degrees of freedom, from a table
     assert mean["high"] - mean["low"] == pytest.approx(2 * half, rel=1e-6)
     assert (mean["interval"], mean["n"]) == ("draws", 4)
     again = ls.robustness(model, trajectory, [(x, y)], ls.RobustnessSpec(draws=2))
-    assert list(again.where(part="2", perturbation="rerandomize", metric="error")["value"][:2]) == list(draws["value"][:2])
+    assert list(again.where(part="2", perturbation="rerandomize", metric="error")["value"][:2]) == list(
+        draws["value"][:2]
+    )
 
 
 def test_no_start_is_no_crash():

@@ -30,7 +30,10 @@ OTHER = {
 
 def test_every_field_changes_the_fingerprint():
     assert set(OTHER) == {field.name for field in dataclasses.fields(TrainSpec)}
-    prints = [TrainSpec().fingerprint, *(TrainSpec(**{name: value}).fingerprint for name, value in OTHER.items())]
+    prints = [
+        TrainSpec().fingerprint,
+        *(TrainSpec(**{name: value}).fingerprint for name, value in OTHER.items()),
+    ]
     assert len(set(prints)) == len(prints)
 
 

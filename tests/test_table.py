@@ -6,7 +6,10 @@ import pytest
 from layerscope.errors import UseError
 from layerscope.table import COLUMNS, CORE, Table
 
-ROWS = [{"part": "b", "value": 0.5, "n": 3, "step": 0}, {"part": "a", "value": float("nan"), "status": "not finite"}]
+ROWS = [
+    {"part": "b", "value": 0.5, "n": 3, "step": 0},
+    {"part": "a", "value": float("nan"), "status": "not finite"},
+]
 
 
 def test_schema_and_missing_values():

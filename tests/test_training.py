@@ -89,7 +89,9 @@ def test_a_finished_run_is_left_as_it_is(run):
 
 def test_a_folder_with_another_spec_is_never_touched(run):
     before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
-    with pytest.raises(UseError, match=r"holds a run of another spec \(lr: 0.01 there, 0.2 asked\); choose another --out"):
+    with pytest.raises(
+        UseError, match=r"holds a run of another spec \(lr: 0.01 there, 0.2 asked\); choose another --out"
+    ):
         ls.train(ls.TrainSpec(**{**vars(SPEC), "lr": 0.2}), run.path)
     assert before == {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
 

@@ -22,7 +22,9 @@ app = App(
     help_on_error=False,
 )
 
-DataDir = Annotated[Path | None, Parameter(help="Folder with the data files. [default: environment variable LAYERSCOPE_DATA]")]
+DataDir = Annotated[
+    Path | None, Parameter(help="Folder with the data files. [default: environment variable LAYERSCOPE_DATA]")
+]
 Out = Annotated[Path, Parameter(help="Folder of the run. One that holds another run is never overwritten.")]
 RunFolder = Annotated[Path, Parameter(help="Folder of a run.")]
 
@@ -46,7 +48,9 @@ def train(
     """How did a network get where it is? Train one and keep its checkpoints, from before any data is seen."""
     run = _train(spec, out, data_dir)
     final = run.training().frame.query("metric == 'error' and split == 'test'").iloc[-1]
-    print(f"test error {100 * final['value']:.2f} % (n = {final['n']}) after epoch {final['step']}; the run is in {run.path}")
+    print(
+        f"test error {100 * final['value']:.2f} % (n = {final['n']}) after epoch {final['step']}; the run is in {run.path}"
+    )
     print(f"next: layerscope analyze {run.path}")
 
 
@@ -107,7 +111,7 @@ def _report(run: "Run") -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit code is 0 when done and 2 for wrong use, told in one sentence on stderr."""
     try:
-        app(arguments, exit_on_error=False, print_error=False)
+        app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except (UseError, CycloptsError) as problem:
         print(f"layerscope: {' '.join(str(problem).split())}", file=sys.stderr)
         return 2

@@ -1,11 +1,14 @@
-"""Which tensors are changed together: Parts, and the Partition of a network into Parts."""
+"""Which tensors are changed together: Parts, and the Partition of a network into Parts. Names only: never loads torch."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from torch import nn
+if TYPE_CHECKING:
+    from torch import nn
 
 WHOLE = "whole network"
+"""The name of the Part of all tensors."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class Partition:
         raise KeyError(f"no Part {name!r}; there are: {', '.join(part.name for part in self.parts)}")
 
     @classmethod
-    def by_layer(cls, model: nn.Module) -> "Partition":
+    def by_layer(cls, model: "nn.Module") -> "Partition":
         """One Part for each module that owns parameters itself, in the order of the model's modules.
 
         A module's buffers (such as batch norm's running statistics) belong to its Part. A parameter that several
@@ -65,18 +68,20 @@ class Partition:
                 mine |= held
                 parts.append(Part(path or WHOLE, tuple(name for name in names if name in mine), (path,)))
             else:
-                reason = "its parameters are tied to an earlier Part" if own else "a buffer of a module without parameters"
+                reason = (
+                    "its parameters are tied to an earlier Part" if own else "a buffer of a module without parameters"
+                )
                 left_out |= {name: reason for name in names if name in held}
             taken |= mine | held
         return cls(tuple(parts), left_out)
 
 
-def whole(model: nn.Module) -> Part:
+def whole(model: "nn.Module") -> Part:
     """The Part of all tensors: with it, the whole network is put to a checkpoint."""
     return Part(WHOLE, tuple(model.state_dict()), ("",))
 
 
-def _aliases(model: nn.Module) -> dict[str, set[str]]:
+def _aliases(model: "nn.Module") -> dict[str, set[str]]:
     """Name in the state dict -> all names of the same tensor (tied weights, modules used twice)."""
     named = model.state_dict(keep_vars=True)
     groups: dict[int, set[str]] = {}

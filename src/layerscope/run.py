@@ -56,7 +56,9 @@ class Run:
         """An existing run."""
         run = cls(path)
         if not run.folder.has(SPEC):
-            raise UseError(f"{run.path} is not a run: it has no {SPEC}; make one with: layerscope train --out {run.path}")
+            raise UseError(
+                f"{run.path} is not a run: it has no {SPEC}; make one with: layerscope train --out {run.path}"
+            )
         return run
 
     @property

@@ -84,7 +84,9 @@ class Folder:
                     leftover.unlink(missing_ok=True)
                 yield
         except Timeout:
-            raise UseError(f"{self.path} is being written by another process; wait for it or choose another folder") from None
+            raise UseError(
+                f"{self.path} is being written by another process; wait for it or choose another folder"
+            ) from None
 
     def _sums(self) -> dict[str, str]:
         try:

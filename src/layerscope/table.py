@@ -26,7 +26,10 @@ CORE = {
     "n": ("Int64", "how many samples, draws or runs the number rests on"),
     "low": ("float64", "lower end of the interval"),
     "high": ("float64", "upper end of the interval"),
-    "interval": ("string", "kind of the interval: population, dataset, draws, runs; empty where there is none"),
+    "interval": (
+        "string",
+        "kind of the interval: population, dataset, draws, runs; empty where there is none",
+    ),
     "level": ("float64", "confidence level of the interval"),
     "verdict": ("string", "ambient, critical, destroyed or undecided; empty where none was asked"),
     "status": ("string", "ok, or what went wrong"),
@@ -77,7 +80,8 @@ class Table:
         for name, value in equal.items():
             if name not in frame:
                 raise KeyError(f"this table has no column {name!r}")
-            frame = frame[frame[name].eq(value).fillna(False).astype(bool)]
+            column: pd.Series = frame[name]  # pyright: ignore[reportAssignmentType]
+            frame = frame.loc[column.eq(value).fillna(False).astype(bool)]
         return frame
 
     def parts(self) -> list[str]:

@@ -65,7 +65,9 @@ class Trajectory:
         step = self.steps[-1] if step == FINAL else step
         if step not in self._sources:
             if step == INIT:
-                raise UseError("this trajectory has no initial state; re-initialisation needs the values before training")
+                raise UseError(
+                    "this trajectory has no initial state; re-initialisation needs the values before training"
+                )
             raise UseError(f"no checkpoint at {step}; there are {', '.join(map(str, self.steps[:12]))} ...")
         return step
 

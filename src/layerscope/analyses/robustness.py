@@ -122,7 +122,9 @@ def _measured(
     def work(todo: Sequence[Variant]) -> Iterable[list[Row]]:
         return reference_engine(model, world, todo, data, metrics, forward=forward) if todo else []
 
-    found = runtime.run(variants, lambda variant: f"{split} {variant.id}", work, done, f"evaluate on {split} data", progress)
+    found = runtime.run(
+        variants, lambda variant: f"{split} {variant.id}", work, done, f"evaluate on {split} data", progress
+    )
     return [{"split": split, **row} for rows in found for row in rows]
 
 
@@ -181,7 +183,10 @@ def _mean_row(group: Sequence[Row], level: float) -> Row:
     kept = ("part", "perturbation", "metric", "unit", "split", "engine")
     mean: Row = {name: group[0][name] for name in kept} | {"value": float(values.mean()), "n": len(values)}
     if not np.isfinite(values).all():
-        return mean | {"status": "not finite", "reason": "at least one draw gives outputs that overflow or are not numbers"}
+        return mean | {
+            "status": "not finite",
+            "reason": "at least one draw gives outputs that overflow or are not numbers",
+        }
     if len(values) < 2:
         return mean | {"status": "ok", "reason": "one draw has no interval over draws"}
     low, high = stats.mean(values, level)

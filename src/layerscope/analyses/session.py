@@ -41,7 +41,9 @@ def analyze(
     data = load(asked.data, data_dir)
     before = run.provenance["training"]["data"]
     if data.fingerprint != before["fingerprint"]:
-        raise UseError(f"{asked.data} in this folder is not the data that {run.path} was trained on (fingerprints differ)")
+        raise UseError(
+            f"{asked.data} in this folder is not the data that {run.path} was trained on (fingerprints differ)"
+        )
     model = build(asked.model, data.input_shape, data.classes)
     began = time.perf_counter()
     key = fingerprint([spec.fingerprint, asked.fingerprint, data.fingerprint])

@@ -102,7 +102,8 @@ def _normalised(name: str, raw: dict[str, tuple[Tensor, Tensor]], warnings: list
     pixels = raw["train"][0].double()
     mean, std = float(pixels.mean()), float(pixels.std(correction=0))
     splits = {
-        split: Split(((images.float() - mean) / std).unsqueeze(1), labels.long()) for split, (images, labels) in raw.items()
+        split: Split(((images.float() - mean) / std).unsqueeze(1), labels.long())
+        for split, (images, labels) in raw.items()
     }
     flat = {f"{split}.{i}": tensor for split, pair in raw.items() for i, tensor in enumerate(pair)}
     classes = int(torch.cat([labels for _, labels in raw.values()]).max()) + 1

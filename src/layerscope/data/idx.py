@@ -53,7 +53,9 @@ def load_idx(name: str, root: Path) -> tuple[dict[str, tuple[Tensor, Tensor]], l
             loaded.append(_parse(content, path))
         images, labels = loaded
         if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
-            raise UseError(f"{name} {split}: images {list(images.shape)} and labels {list(labels.shape)} do not belong together")
+            raise UseError(
+                f"{name} {split}: images {list(images.shape)} and labels {list(labels.shape)} do not belong together"
+            )
         splits[split] = (images, labels)
     return splits, warnings
 
@@ -63,7 +65,9 @@ def _find(name: str, root: Path, file: str) -> Path:
     path = first_existing([folder / (file + ending) for folder in folders for ending in (".gz", "")])
     if path is None:
         looked = ", ".join(map(str, folders))
-        raise UseError(f"{name}: {file}.gz is missing; looked in {looked}. Say where it is with --data-dir or LAYERSCOPE_DATA")
+        raise UseError(
+            f"{name}: {file}.gz is missing; looked in {looked}. Say where it is with --data-dir or LAYERSCOPE_DATA"
+        )
     return path
 
 
@@ -85,5 +89,7 @@ def _parse(content: bytes, path: Path) -> Tensor:
         raise UseError(f"{path} is truncated within its header")
     shape = tuple(int.from_bytes(content[i : i + 4], "big") for i in range(4, header, 4))
     if len(content) - header != math.prod(shape):
-        raise UseError(f"{path} announces {math.prod(shape)} bytes of data ({shape}) and holds {len(content) - header}: truncated or damaged")
+        raise UseError(
+            f"{path} announces {math.prod(shape)} bytes of data ({shape}) and holds {len(content) - header}: truncated or damaged"
+        )
     return torch.from_numpy(np.frombuffer(content, np.uint8, offset=header).reshape(shape).copy())

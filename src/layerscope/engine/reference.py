@@ -38,7 +38,9 @@ def evaluate(
 ) -> Iterator[list[dict[str, Any]]]:
     """For each variant, in the order asked, the rows of all metrics."""
     if iter(data) is data:
-        raise UseError("data can be gone through only once, but each variant needs it; pass a DataLoader or a list of batches")
+        raise UseError(
+            "data can be gone through only once, but each variant needs it; pass a DataLoader or a list of batches"
+        )
     final = world.trajectory[FINAL]
     with untouched(model), torch.inference_mode():
         network = bind(model, final, Patch())

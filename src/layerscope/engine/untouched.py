@@ -11,8 +11,8 @@ from torch import nn
 
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside; afterwards, also when something was raised, the train or eval mode of every module and the
-    global random states are what they were. Values and gradients are not touched inside either: see `bind`."""
+    """Evaluation mode inside; afterwards, also when something was raised, the mode of every module and the
+    global random states are what they were. Values and gradients are not touched inside: see `bind`."""
     modes = [(module, module.training) for module in model.modules()]
     states = random.getstate(), np.random.get_state()
     devices = range(torch.cuda.device_count()) if torch.cuda.is_available() and torch.cuda.is_initialized() else ()

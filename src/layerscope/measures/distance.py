@@ -25,5 +25,3 @@ def distances(a: State, b: State, names: Iterable[str]) -> list[dict[str, Any]]:
         {"metric": "distance_l2", "value": math.sqrt(squares / count) if count else math.nan, **common},
         {"metric": "distance_max", "value": largest if count else math.nan, **common},
     ]
-
-

@@ -85,5 +85,10 @@ class SampleMean:
     def _row(self, metric: str, value: float, n: int, interval: Interval) -> Row:
         row: Row = {"metric": metric, "unit": self.unit, "value": value, "n": n}
         if np.isfinite(value):
-            return row | {"low": interval.low, "high": interval.high, "interval": "population", "level": self.level}
+            return row | {
+                "low": interval.low,
+                "high": interval.high,
+                "interval": "population",
+                "level": self.level,
+            }
         return row | {"status": "not finite", "reason": "the network's outputs overflow or are not numbers"}

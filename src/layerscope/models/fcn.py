@@ -2,6 +2,7 @@
 
 import math
 from collections import OrderedDict
+from itertools import pairwise
 
 from torch import nn
 
@@ -13,7 +14,7 @@ def fcn(depth: int, width: int, input_shape: tuple[int, ...], classes: int) -> n
     """
     sizes = [math.prod(input_shape), *[width] * depth, classes]
     modules: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
-    for number, (fan_in, fan_out) in enumerate(zip(sizes, sizes[1:], strict=False), start=1):
+    for number, (fan_in, fan_out) in enumerate(pairwise(sizes), start=1):
         modules[f"layer{number}"] = nn.Linear(fan_in, fan_out)
         if number <= depth:
             modules[f"relu{number}"] = nn.ReLU()

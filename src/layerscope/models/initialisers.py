@@ -84,7 +84,13 @@ def _laws_of_module(module: nn.Module, initialiser: str) -> dict[str, Law]:
         laws = INITIALISERS[initialiser](weight.shape[1] * receptive, weight.shape[0] * receptive)
         return dict(zip(("weight", "bias"), laws, strict=True))
     if isinstance(module, _NORM):
-        values = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0, "num_batches_tracked": 0.0}
+        values = {
+            "weight": 1.0,
+            "bias": 0.0,
+            "running_mean": 0.0,
+            "running_var": 1.0,
+            "num_batches_tracked": 0.0,
+        }
         return {name: Law("constant", value) for name, value in values.items()}
     return {}
 

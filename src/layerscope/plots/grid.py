@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from layerscope import stats
 from layerscope.errors import UseError
+from layerscope.partition import WHOLE
 from layerscope.plots import scales
 from layerscope.table import Table
 
 if TYPE_CHECKING:
     import pandas as pd
 
-WHOLE = "whole network"
-"""The Part of all tensors. Equal to `layerscope.partition.WHOLE`, not imported here: that loads torch."""
 
 RANDOM = None
 """The column of re-randomised Parts; every other column is an epoch."""
@@ -175,9 +174,7 @@ def changed(table: Table) -> Grid | None:
 
 
 def _nothing(table: Table, what: str) -> str:
-    there = sorted(
-        {f"{m} ({s})" if s else m for m, s in zip(table.frame["metric"], table.frame["split"], strict=True)}
-    )
+    there = sorted({f"{m} ({s})" if s else m for m, s in zip(table.frame["metric"], table.frame["split"], strict=True)})
     return f"this table has no {what} of changed layers; it has {', '.join(there) or 'no rows'}"
 
 
@@ -231,9 +228,7 @@ def _filled(
     if column is RANDOM:
         return _random_cell(part, rows, factor, inapplicable)
     if len(rows) > 1:
-        raise UseError(
-            f"this table has {len(rows)} rows for {part} at epoch {column}; draw one run at a time"
-        )
+        raise UseError(f"this table has {len(rows)} rows for {part} at epoch {column}; draw one run at a time")
     return _cell(rows[0], factor) if rows else Cell(missing="not measured")
 
 
@@ -261,8 +256,6 @@ def _cell(row: Record, factor: float) -> Cell:
     if row["status"] != "ok" or row["value"] is None or not math.isfinite(row["value"]):
         status = row["status"] if row["status"] not in (None, "", "ok") else "no value"
         return Cell(missing=f"{status}: {row['reason']}" if row["reason"] else status, n=row["n"] or 0)
-    value, low, high = (
-        math.nan if row[name] is None else factor * row[name] for name in ("value", "low", "high")
-    )
+    value, low, high = (math.nan if row[name] is None else factor * row[name] for name in ("value", "low", "high"))
     level = math.nan if row["level"] is None else row["level"]
     return Cell(value, low, high, row["n"] or 0, row["interval"] or "", level, row["verdict"] or "")

@@ -66,9 +66,7 @@ def distance_map(
     Source: zhang2022, Fig. 1(b, c) (`start`) and Fig. 14(b, c) (`substituted`).
     """
     grid = distance_grid(table, norm, to)
-    what = (
-        "from its start to each epoch" if to == "start" else "from trained values to those put in their place"
-    )
+    what = "from its start to each epoch" if to == "start" else "from trained values to those put in their place"
     axis = "epoch" if to == "start" else "epoch whose values are put in place"
     return _map(grid, f"{words.title(grid)}\n{what}", axis)
 
@@ -84,9 +82,7 @@ def _headline(table: Table, grid: Grid) -> str:
 def _map(grid: Grid, title: str, axis: str) -> "Figure":
     with house.style():
         note = _note(grid)
-        height = min(
-            24.0, 1.75 + max(0.17, 0.36 - 0.006 * len(grid.rows)) * len(grid.rows) + 0.14 * len(note)
-        )
+        height = min(24.0, 1.75 + max(0.17, 0.36 - 0.006 * len(grid.rows)) * len(grid.rows) + 0.14 * len(note))
         figure = house.figure(min(11.0, 6.4 + 0.1 * len(grid.columns)), height)
         axes, places = figure.add_subplot(), Places.of(grid)
         _cells(figure, axes, grid, places)
@@ -150,9 +146,7 @@ def _labels(axes: "Axes", grid: Grid, places: Places) -> None:
     size = 9 if len(rows) <= 30 else 7
     axes.set_yticks([sum(span) / 2 for span in places.rows], rows, fontsize=size, parse_math=False)
     chosen = _labelled(grid)
-    axes.set_xticks(
-        [sum(places.columns[i]) / 2 for i, _ in chosen], [label for _, label in chosen], fontsize=8
-    )
+    axes.set_xticks([sum(places.columns[i]) / 2 for i, _ in chosen], [label for _, label in chosen], fontsize=8)
 
 
 def _labelled(grid: Grid) -> list[tuple[int, str]]:
@@ -170,9 +164,4 @@ def _note(grid: Grid) -> list[str]:
     """Why cells are hatched, in a few lines."""
     lines = [f"{words.listed(places, 3)}: {reason}" for reason, places in grid.reasons().items()]
     more = [f"and {len(lines) - 3} more reasons"] if len(lines) > 3 else []
-    return [
-        part
-        for line in ["Hatched: " + "; ".join(lines[:3] + more)]
-        if lines
-        for part in textwrap.wrap(line, 110)
-    ]
+    return [part for line in ["Hatched: " + "; ".join(lines[:3] + more)] if lines for part in textwrap.wrap(line, 110)]

@@ -44,11 +44,7 @@ class Panel:
 def layer_panel(table: Table, metric: str = "error", split: str = "test") -> Panel:
     """One line a Part: the metric with its values of each epoch, or its distance from the start then."""
     of_distance = metric.startswith("distance_")
-    grid = (
-        distance_grid(table, metric.removeprefix("distance_"))
-        if of_distance
-        else layer_grid(table, metric, split)
-    )
+    grid = distance_grid(table, metric.removeprefix("distance_")) if of_distance else layer_grid(table, metric, split)
     return Panel(metric, grid.unit, tuple(_line(grid, row) for row in grid.rows if row != WHOLE))
 
 
@@ -73,9 +69,7 @@ def _training_panel(rows: list, metric: str) -> Panel:
     factor, unit = shown_unit(metric, mine[0]["unit"])
     lines = []
     for split in sorted({row["split"] for row in mine}):
-        points = [
-            (row["step"], factor * row["value"], math.nan, math.nan) for row in mine if row["split"] == split
-        ]
+        points = [(row["step"], factor * row["value"], math.nan, math.nan) for row in mine if row["split"] == split]
         lines.append(_of(split, points))
     return Panel(metric, unit, tuple(lines))
 

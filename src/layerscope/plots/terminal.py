@@ -82,9 +82,7 @@ class TerminalMap:
         if cell.missing:
             return Text("-")
         background = self.grid.shade(cell)
-        return Text(
-            words.short(cell.value, self.grid.unit), style=f"{scales.ink(background)} on {background}"
-        )
+        return Text(words.short(cell.value, self.grid.unit), style=f"{scales.ink(background)} on {background}")
 
     def _verdict(self, name: str, column: Column) -> str:
         cell = self.verdicts.at(name, column) if self.verdicts else None
@@ -98,9 +96,7 @@ class TerminalMap:
         n = words.count(self.grid.rests_on(False))
         notes = [f"Data: {data} {self.grid.split}, n = {n}.".replace("  ", " ")]
         if not whole.missing:
-            within = (
-                f" ({words.level(whole)} interval {words.interval(whole, '%')})" if whole.has_interval else ""
-            )
+            within = f" ({words.level(whole)} interval {words.interval(whole, '%')})" if whole.has_interval else ""
             notes.append(f"Unmodified: {words.number(whole.value, self.grid.unit)} {self.grid.unit}{within}.")
         if self.grid.has_random:
             notes.append(f"Re-randomised: mean of {words.plural(self.grid.rests_on(True), 'draw')}.")

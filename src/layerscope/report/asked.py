@@ -29,9 +29,7 @@ def analysis(spec: Facts, table: Table) -> list[str]:
     measured = set(table.frame["split"])
     splits = [split for split in ("test", "train") if split in measured]
     level = f"{100 * spec['level']:g} %"
-    drawn = (
-        f"drawn afresh from its initial law in {words.plural(spec['draws'], 'draw')} (seed {spec['seed']})"
-    )
+    drawn = f"drawn afresh from its initial law in {words.plural(spec['draws'], 'draw')} (seed {spec['seed']})"
     return [
         f"Each layer alone was put back to its values of {words.plural(checkpoints, 'checkpoint')}"
         + (f", and {drawn}" if spec["draws"] else "")
@@ -67,11 +65,7 @@ def flat(facts: Any, name: str = "") -> list[tuple[str, str]]:
 
 def warnings(provenance: Facts) -> list[str]:
     """What the reading of the data warned of."""
-    found = (
-        stage.get("data", {}).get("warnings", [])
-        for stage in provenance.values()
-        if isinstance(stage, Mapping)
-    )
+    found = (stage.get("data", {}).get("warnings", []) for stage in provenance.values() if isinstance(stage, Mapping))
     return list(dict.fromkeys(str(text) for texts in found for text in texts))
 
 

@@ -64,11 +64,7 @@ def content(run: Run) -> dict[str, Any]:
 
 
 def _robustness(run: Run) -> list[str]:
-    return [
-        name
-        for name in run.analyses()
-        if run.folder.read_json(f"analyses/{name}.json")["kind"] == "robustness"
-    ]
+    return [name for name in run.analyses() if run.folder.read_json(f"analyses/{name}.json")["kind"] == "robustness"]
 
 
 def _analysis(run: Run, name: str, index: int) -> Analysis:
@@ -81,8 +77,7 @@ def _analysis(run: Run, name: str, index: int) -> Analysis:
         findings=found(table, spec),
         parts=parts(table),
         maps={
-            what: _map(f"{key}-map-{what}", grid, asked.rests_on(table, grid))
-            for what, grid in _grids(table).items()
+            what: _map(f"{key}-map-{what}", grid, asked.rests_on(table, grid)) for what, grid in _grids(table).items()
         },
         curves=_curves(table, key),
         gaps=gaps(table),
@@ -91,9 +86,7 @@ def _analysis(run: Run, name: str, index: int) -> Analysis:
 
 
 def _grids(table: Table) -> dict[str, Grid]:
-    errors = {
-        split: layer_grid(table, "error", split) for split in ("test", "train") if has(table, "error", split)
-    }
+    errors = {split: layer_grid(table, "error", split) for split in ("test", "train") if has(table, "error", split)}
     norms = [norm for norm in ("l2", "max") if has_distances(table, norm)]
     return errors | {norm: distance_grid(table, norm) for norm in norms}
 

@@ -144,11 +144,7 @@ def _sentence(errors: Grid, deltas: Grid | None, column: Column, how: str) -> st
     for name in names:
         verdict = deltas.at(name, column).verdict if deltas else ""
         groups.setdefault(verdict or "without a verdict", []).append(name)
-    said = [
-        _group(errors, column, v, groups[v], len(names))
-        for v in (*_VERBS, "without a verdict")
-        if v in groups
-    ]
+    said = [_group(errors, column, v, groups[v], len(names)) for v in (*_VERBS, "without a verdict") if v in groups]
     if not said:
         return f"No number is known for layers {how}."
     return f"Of {words.plural(len(names), 'layer')} {how}, {'; '.join(said)}."
@@ -170,9 +166,7 @@ def _rule(table: Table, spec: Mapping[str, Any]) -> list[tuple[str, str]]:
     if not gap > 0:
         return [("undecided", "all layers: the unmodified network is not known to be better than chance")]
     ambient, destroyed = (words.number(spec[name] * gap, "%") for name in ("ambient", "destroyed"))
-    share = (
-        f"{spec['ambient']:g} of the {words.number(gap, '%')} points from the unmodified network to chance"
-    )
+    share = f"{spec['ambient']:g} of the {words.number(gap, '%')} points from the unmodified network to chance"
     return [
         ("ambient", f"the whole interval of the change lies below {ambient} percentage points ({share})"),
         ("critical", f"the whole interval lies above {ambient} percentage points"),

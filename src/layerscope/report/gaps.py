@@ -51,9 +51,7 @@ def _absent(table: Table) -> list[Gap]:
         found.append(Gap("the start", "the values before training were not kept"))
     draws = len(_seen(table, "draw"))
     if draws == 1:
-        found.append(
-            Gap("interval over draws", "one draw of each layer has none, so re-randomising gets no verdict")
-        )
+        found.append(Gap("interval over draws", "one draw of each layer has none, so re-randomising gets no verdict"))
     if draws == 0:
         found.append(Gap("re-randomising", "no draws were asked for, or no initial law is known"))
     return found

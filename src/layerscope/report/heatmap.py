@@ -73,9 +73,7 @@ def picture(grid: Grid) -> Picture:
     width = _cell_width(len(grid.columns))
     xs = _columns(grid, left, width)
     tall = 26.0 if len(grid.rows) <= 12 else 18.0 if len(grid.rows) <= 30 else 14.0
-    tops = [
-        20 + i * tall + (7 if name == WHOLE and len(grid.rows) > 1 else 0) for i, name in enumerate(grid.rows)
-    ]
+    tops = [20 + i * tall + (7 if name == WHOLE and len(grid.rows) > 1 else 0) for i, name in enumerate(grid.rows)]
     bottom = tops[-1] + tall
     return Picture(
         width=max(xs[-1][0] + xs[-1][1] + 12, left + 300),
@@ -119,11 +117,7 @@ def _square(grid: Grid, cell: Cell, x: float, width: float, tall: float) -> Squa
     if cell.missing:
         return Square(x, width, "")
     fill = grid.shade(cell)
-    text = (
-        Text(x + width / 2, tall / 2 + 4, words.short(cell.value, grid.unit), scales.ink(fill))
-        if tall
-        else None
-    )
+    text = Text(x + width / 2, tall / 2 + 4, words.short(cell.value, grid.unit), scales.ink(fill)) if tall else None
     return Square(x, width, fill, text)
 
 
@@ -153,7 +147,5 @@ def _bar(grid: Grid, left: float) -> list[Square]:
 
 def _bar_ticks(grid: Grid, left: float) -> list[Text]:
     limits, rooted = grid.limits, grid.rooted
-    places = [
-        (tick, scales.share(tick, limits, rooted)) for tick in scales.value_ticks(limits, rooted, end=True)
-    ]
+    places = [(tick, scales.share(tick, limits, rooted)) for tick in scales.value_ticks(limits, rooted, end=True)]
     return [Text(round(left + _BAR * place, 1), 0, f"{tick:g}") for tick, place in places]

@@ -28,9 +28,7 @@ def render(run: Run) -> str:
     from markupsafe import Markup
 
     script = _source("script.js")
-    parts = {
-        name: Markup(_source(f"{name}.css")) for name in ("style", "figure")
-    }  # our own files, not the run's
+    parts = {name: Markup(_source(f"{name}.css")) for name in ("style", "figure")}  # our own files, not the run's
     page = _environment().get_template("page.html.j2")
     return page.render(**content(run), **parts, script=Markup(script), script_hash=_hash(script))
 

@@ -75,10 +75,7 @@ def training_values(training: Table) -> tuple[list[str], list[list[str]]]:
     rows = [
         [
             str(epoch),
-            *(
-                words.number(v[epoch], p.unit) if epoch in v else "none"
-                for v, (p, _) in zip(found, lines, strict=True)
-            ),
+            *(words.number(v[epoch], p.unit) if epoch in v else "none" for v, (p, _) in zip(found, lines, strict=True)),
         ]
         for epoch in sorted({epoch for values in found for epoch in values})
     ]

@@ -53,12 +53,11 @@ def start(spec: TrainSpec, data: DataSet) -> nn.Module:
     return model
 
 
-def moments(spec: TrainSpec, data: DataSet, stopped: Stopped | None = None) -> Iterator[Moment]:
-    """The training before any data is seen and after each epoch; from where it was stopped, with the same bits.
+def moments(spec: TrainSpec, model: nn.Module, data: DataSet, stopped: Stopped | None = None) -> Iterator[Moment]:
+    """The training of a `start` before any data is seen and after each epoch; from where it was stopped, with the same bits.
 
     Raises `UseError` where the loss is not finite.
     """
-    model = start(spec, data)
     optimizer = torch.optim.SGD(model.parameters(), spec.lr, spec.momentum, weight_decay=spec.weight_decay, fused=True)
     if stopped is None:
         yield Moment(0, model, optimizer, _rows(0, "test", *_measure(model, data.test)))

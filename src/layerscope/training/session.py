@@ -7,19 +7,21 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
+from torch import nn
 
 from layerscope.data import DataSet, load
 from layerscope.run import TRAINING, Run, environment
 from layerscope.runtime import Progress
 from layerscope.step import Step
 from layerscope.table import Table
-from layerscope.training.loop import Moment, Stopped, moments
+from layerscope.training.loop import Moment, Stopped, moments, start
 from layerscope.training.spec import TrainSpec
 from layerscope.trajectory import save_state, write_tensors
 
 RESUME = "resume/training.safetensors"
 EVERY = 5.0
-"""Seconds between two saves of all that the rest of a training depends on. Epochs after the last save are trained again, with the same bits."""
+"""Seconds between two saves of all that the rest of a training depends on. Epochs after the last save
+are trained again, with the same bits."""
 
 
 def train(
@@ -33,17 +35,18 @@ def train(
     no longer finite.
     """
     data = load(spec.data, data_dir)
+    model = start(spec, data)  # before the folder is claimed: a name that does not exist leaves nothing behind
     run = Run(out)
     with run.claim(spec):
         if not run.trained:
-            _train(run, spec, data, progress)
+            _train(run, spec, model, data, progress)
     return run
 
 
-def _train(run: Run, spec: TrainSpec, data: DataSet, progress: Progress | None) -> None:
+def _train(run: Run, spec: TrainSpec, model: nn.Module, data: DataSet, progress: Progress | None) -> None:
     began, saved = time.perf_counter(), time.monotonic()
     stopped, rows = _stopped(run)
-    for moment in moments(spec, data, stopped):
+    for moment in moments(spec, model, data, stopped):
         if spec.keeps(moment.epoch):
             save_state(run.checkpoints, Step(moment.epoch), moment.model.state_dict())
         rows += moment.rows
