@@ -1,0 +1,1 @@
+"""Reproductions: one package a paper, one file a figure or table."""
