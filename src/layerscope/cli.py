@@ -2,9 +2,10 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter
+from cyclopts.config import Toml, Yaml
 
 from layerscope import __version__
 from layerscope.analyses.spec import RobustnessSpec
@@ -12,11 +13,18 @@ from layerscope.errors import UseError
 from layerscope.training.spec import TrainSpec
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from layerscope.analyses.summary import Condition
     from layerscope.run import Run
+    from layerscope.studies.catalogue import Row
+    from layerscope.studies.frame import Study
+    from layerscope.table import Table
 
 app = App(
     name="layerscope",
     help="Which layers of a trained network matter, and which can be put back to their random start?",
+    help_epilogue="train and analyze take settings from a file too: --spec FILE.yaml or FILE.toml; a flag beside it wins.",
     version=__version__,
     help_format="plaintext",
     help_on_error=False,
@@ -28,97 +36,246 @@ DataDir = Annotated[
 Out = Annotated[Path, Parameter(help="Folder of the run. One that holds another run is never overwritten.")]
 RunFolder = Annotated[Path, Parameter(help="Folder of a run.")]
 
-DEMO = TrainSpec(epochs=30)
+TRAIN, ROBUSTNESS = TrainSpec(), RobustnessSpec()
+"""What is done where nothing else is asked; the demo too."""
+
+
+Json = Annotated[bool, Parameter(help="Print the result as JSON on stdout, for machines.", negative=())]
+List = Annotated[bool, Parameter(name="--list", help="List all figures and tables, and which are ready.", negative=())]
+DryRun = Annotated[bool, Parameter(help="Only say what it would take: time, memory, forwards.", negative=())]
+FailIf = Annotated[
+    tuple[str, ...],
+    Parameter(
+        help="End with exit code 1 if this is true of a layer put back to its start, such as 'part=fc, delta>0.02'."
+    ),
+]
 
 
 @app.command
-def demo(*, out: Out = Path("runs/demo")) -> None:
+def demo(*, out: Out = Path("runs/demo")) -> int:
     """Which layers of a small network matter? Train on embedded digits, analyse and report, in about a minute."""
-    _train(DEMO, out, None)
-    _analyze(out, RobustnessSpec(), "robustness", None)
+    _trained(TRAIN, out, None)
+    return _analyzed(out, ROBUSTNESS, "robustness", None, False, ())
 
 
 @app.command
 def train(
     *,
     out: Out,
-    spec: Annotated[TrainSpec, Parameter(name="*")] = TrainSpec(),  # noqa: B008 (frozen)
+    spec: Annotated[TrainSpec, Parameter(name="*")] = TRAIN,
     data_dir: DataDir = None,
-) -> None:
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> int:
     """How did a network get where it is? Train one and keep its checkpoints, from before any data is seen."""
-    run = _train(spec, out, data_dir)
+    if dry_run:
+        from layerscope.training.session import plan
+
+        return _say(plan(spec, data_dir=data_dir), json)
+    run = _trained(spec, out, data_dir)
     final = run.training().frame.query("metric == 'error' and split == 'test'").iloc[-1]
+    found = {"run": str(run.path), "epoch": int(final["step"]), "test_error": final["value"], "n": int(final["n"])}
+    if json:
+        return _say(found, json)
     print(
         f"test error {100 * final['value']:.2f} % (n = {final['n']}) after epoch {final['step']}; the run is in {run.path}"
     )
     print(f"next: layerscope analyze {run.path}")
+    return 0
 
 
 @app.command
 def analyze(
     run: RunFolder,
     *,
-    spec: Annotated[RobustnessSpec, Parameter(name="*")] = RobustnessSpec(),  # noqa: B008 (frozen)
+    spec: Annotated[RobustnessSpec, Parameter(name="*")] = ROBUSTNESS,
     name: Annotated[str, Parameter(help="Name of the analysis within the run.")] = "robustness",
     data_dir: DataDir = None,
-) -> None:
+    fail_if: FailIf = (),
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> int:
     """Which layers matter? Put each back to its start and to every checkpoint, and draw each afresh; then report."""
-    _analyze(run, spec, name, data_dir)
+    if dry_run:
+        from layerscope.analyses.session import plan
+        from layerscope.run import Run
+
+        return _say(plan(Run.open(run), spec, data_dir=data_dir), json)
+    return _analyzed(run, spec, name, data_dir, json, fail_if)
 
 
 @app.command
-def report(run: RunFolder) -> None:
+def report(run: RunFolder) -> int:
     """What was found? Make the report of a run again from the run's files."""
+    from layerscope.report import make
     from layerscope.run import Run
 
-    _report(Run.open(run))
+    opened = Run.open(run)
+    with opened.folder.lock():
+        print(f"report   {make(opened)}")
+    return 0
 
 
-def _train(spec: TrainSpec, out: Path, data_dir: Path | None) -> "Run":
+@app.command
+def reproduce(
+    study: Annotated[str | None, Parameter(help="Which figure or table, such as zhang2022/fig1.")] = None,
+    *,
+    scale: Annotated[str, Parameter(help="smoke (seconds), small (CPU) or paper (the paper's own setting).")] = "smoke",
+    out: Annotated[Path | None, Parameter(help="Folder of the reproduction. [default: runs/STUDY-SCALE]")] = None,
+    seeds: Annotated[int | None, Parameter(help="Training runs; the scale's own number, if not given.")] = None,
+    data_dir: DataDir = None,
+    list_: Annotated[
+        bool, Parameter(name="--list", help="List all figures and tables, and which are ready.", negative=())
+    ] = False,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> int:
+    """Do the claims of a paper's figure or table hold? Run it and judge each claim."""
+    from layerscope.studies import catalogue
+
+    if list_ or study is None:
+        return _list(catalogue.rows(), json)
+    found = catalogue.find(study)
+    if dry_run:
+        return _planned(found, scale, seeds, data_dir, json)
+    return _reproduced(found, scale, out or Path("runs") / f"{study.replace('/', '-')}-{scale}", seeds, data_dir, json)
+
+
+def _trained(spec: TrainSpec, out: Path, data_dir: Path | None) -> "Run":
     from layerscope.console import progress
     from layerscope.training.session import train
 
     return train(spec, out, data_dir=data_dir, progress=progress())
 
 
-def _analyze(path: Path, spec: RobustnessSpec, name: str, data_dir: Path | None) -> None:
+def _analyzed(
+    path: Path, spec: RobustnessSpec, name: str, data_dir: Path | None, json: bool, fail_if: tuple[str, ...]
+) -> int:
     from rich.console import Console
 
     from layerscope import plots
     from layerscope.analyses.session import analyze
+    from layerscope.analyses.summary import condition, summary
     from layerscope.console import progress
+    from layerscope.report import make
     from layerscope.run import Run
 
+    conditions = [condition(text) for text in fail_if]
     run = Run.open(path)
     table = analyze(run, spec, name=name, data_dir=data_dir, progress=progress())
     for warning in table.provenance.get("data", {}).get("warnings", ()):
         print(f"warning: {warning}", file=sys.stderr)
-    Console().print(plots.terminal_map(table))
-    figures = run.path / "figures"
-    plots.save(plots.layer_map(table), figures / f"{name}-error")
-    for norm in ("l2", "max"):
-        plots.save(plots.distance_map(table, norm), figures / f"{name}-distance-{norm}")
-    print(f"table    {run.path / 'analyses' / name}.parquet\nfigures  {figures}")
-    _report(run)
+    with run.folder.lock():
+        _draw(table, run.path / "figures", name)
+        page = make(run)
+    found = {"run": str(run.path), **summary(table), "report": str(page)}
+    if json:
+        _say(found, json)
+    else:
+        Console().print(plots.terminal_map(table))
+        print(f"table    {run.path / 'analyses' / name}.parquet\nfigures  {run.path / 'figures'}\nreport   {page}")
+    return _checked(found, conditions)
 
 
-def _report(run: "Run") -> None:
-    from layerscope.report import make
+def _checked(found: dict[str, Any], conditions: "Sequence[Condition]") -> int:
+    """1 if a check that the user asked for failed; each failure is a line on stderr."""
+    failures = [(asked, entry) for asked in conditions for entry in asked.failures(found)]
+    for asked, entry in failures:
+        numbers = (
+            f"error {entry['error']:.4f}, change {entry['delta']:+.4f} ({entry['low']:+.4f} to {entry['high']:+.4f})"
+        )
+        print(f"failed: {asked.text}: {entry['part']} has {numbers}, n = {entry['n']}", file=sys.stderr)
+    return 1 if failures else 0
 
-    print(f"report   {make(run)}")
+
+def _draw(table: "Table", folder: Path, name: str) -> None:
+    """The layer map and, where there is a start, the two distance maps, as PNG and SVG."""
+    from layerscope import plots
+
+    plots.save(plots.layer_map(table), folder / f"{name}-error")
+    if "to" in table.frame and "start" in set(table.frame["to"]):
+        for norm in ("l2", "max"):
+            plots.save(plots.distance_map(table, norm), folder / f"{name}-distance-{norm}")
+
+
+def _list(rows: "Sequence[Row]", json: bool) -> int:
+    if json:
+        return _say([{"id": row.id, "what": row.what, "scales": row.scales, "state": row.state} for row in rows], json)
+    width = max(len(row.id) for row in rows)
+    for row in rows:
+        print(f"{row.id:{width}}  {row.state:8}{', '.join(row.scales):22}{row.what}")
+    return 0
+
+
+def _planned(study: "Study", scale: str, seeds: int | None, data_dir: Path | None, json: bool) -> int:
+    from layerscope.studies.session import plan
+    from layerscope.training.session import plan as plan_training
+
+    planned = plan(study, study.scale(scale), seeds)
+    training = plan_training(planned[0][0], data_dir=data_dir)
+    return _say({"study": study.id, "scale": scale, "training_runs": len(planned), "each_training": training}, json)
+
+
+def _reproduced(study: "Study", scale: str, out: Path, seeds: int | None, data_dir: Path | None, json: bool) -> int:
+    from layerscope.console import progress
+    from layerscope.report import make_study
+    from layerscope.store import Folder
+    from layerscope.studies.session import reproduce
+
+    made = reproduce(study, scale, out, seeds=seeds, data_dir=data_dir, progress=progress())
+    _draw(made.runs[0].analysis("robustness"), out / "figures", "seed-0")
+    page = make_study(Folder(out), made.runs[0], made.verdicts)
+    rows = made.verdicts.frame.to_dict("records")
+    if json:
+        kept = ("metric", "unit", "value", "n", "low", "high", "verdict", "reason")
+        return _say({"study": study.id, "scale": scale, "claims": [{k: row[k] for k in kept} for row in rows]}, json)
+    for claim, row in zip(study.claims, rows, strict=True):
+        bounds = f" ({row['low']:.3g} to {row['high']:.3g})" if row["interval"] else ""
+        print(f"{row['verdict']}{': ' + row['reason'] if row['reason'] else ''}\n  {claim.text}")
+        print(
+            f"  {claim.statistic}: {row['value']:.3g}{bounds}, {claim.relation} {claim.threshold:g}? n = {row['n']} runs"
+        )
+    print(f"verdicts {out / 'verdicts.parquet'}\nfigures  {out / 'figures'}\nreport   {page}")
+    return 0
+
+
+def _say(found: object, json: bool) -> int:
+    """Print a result: JSON for machines, a line each for people. NaN is null: JSON has none."""
+    from layerscope.console import lines, plain_json
+
+    print(plain_json(found) if json else lines(found))
+    return 0
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit code is 0 when done and 2 for wrong use, told in one sentence on stderr."""
     try:
-        app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        words = list(sys.argv[1:] if arguments is None else arguments)
+        return app(_from_file(words), exit_on_error=False, print_error=False, result_action="return_value") or 0
     except (UseError, CycloptsError) as problem:
         print(f"layerscope: {' '.join(str(problem).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("layerscope: stopped; what is complete is kept", file=sys.stderr)
         return 130
-    return 0
+
+
+def _from_file(words: list[str]) -> list[str]:
+    """The command line without `--spec FILE`, whose settings become the defaults of this call."""
+    app.config = ()
+    if "--spec" not in words:
+        return words
+    at = words.index("--spec")
+    if at + 1 == len(words):
+        raise UseError("--spec needs a file: --spec settings.yaml")
+    path = Path(words[at + 1])
+    kinds = {".yaml": Yaml, ".yml": Yaml, ".toml": Toml}
+    if path.suffix not in kinds:
+        raise UseError(f"{path} must end in .yaml, .yml or .toml")
+    if not path.is_file():
+        raise UseError(f"there is no file {path}")
+    app.config = (kinds[path.suffix](path, use_commands_as_keys=False, allow_unknown=False),)
+    return words[:at] + words[at + 2 :]
 
 
 def entry() -> None:

@@ -1,5 +1,7 @@
-"""How long work shows itself: a bar with time left on a terminal, plain lines elsewhere."""
+"""What a terminal shows: progress with time left, and results as lines or JSON."""
 
+import json
+import math
 import sys
 import time
 from typing import Any
@@ -71,3 +73,36 @@ def _bars() -> Any:
 def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def plain_json(value: Any) -> str:
+    """A result as JSON; what is not finite becomes null, because JSON has no NaN."""
+    return json.dumps(_finite(value), indent=2, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def lines(value: Any, indent: str = "") -> str:
+    """A result as one line a number, in units that people read."""
+    if not isinstance(value, dict):
+        return f"{indent}{value}"
+    return "\n".join(
+        f"{indent}{name.replace('_', ' ')}:\n{lines(inner, indent + '  ')}"
+        if isinstance(inner, dict)
+        else f"{indent}{_named(name, inner)}"
+        for name, inner in value.items()
+    )
+
+
+def _named(name: str, value: Any) -> str:
+    if name == "seconds":
+        return f"about {_duration(value)}"
+    if name.endswith("_bytes"):
+        return f"{name.removesuffix('_bytes')}: about {value / 1e6:,.0f} MB"
+    return f"{name.replace('_', ' ')}: {value:,}" if isinstance(value, int) else f"{name.replace('_', ' ')}: {value}"

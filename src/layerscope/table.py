@@ -84,6 +84,17 @@ class Table:
             frame = frame.loc[column.eq(value).fillna(False).astype(bool)]
         return frame
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the rows, without the columns that are empty throughout."""
+        from markupsafe import escape
+
+        empty = self.frame.isin([""]) | self.frame.isna()
+        filled = [name for name in self.frame.columns if not bool(empty[name].all())]
+        rests = ", ".join(f"{k} {v}" for k, v in self.provenance.items() if isinstance(v, str | int | float))
+        caption = f"{len(self)} rows" + (f"; {rests}" if rests else "")
+        rows = self.frame[filled].to_html(max_rows=20, index=False, na_rep="", float_format="{:.4g}".format)
+        return f"<p>{escape(caption)}</p>{rows}"
+
     def parts(self) -> list[str]:
         """The names of the Parts in the order they were analysed."""
         return [name for name in self.frame["part"].unique() if name]

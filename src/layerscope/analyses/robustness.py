@@ -106,6 +106,12 @@ def robustness(
     return Table.of([{"run": run, **row} for row in rows], facts, variants=_described(variants))
 
 
+def count_variants(model: nn.Module, trajectory: Trajectory, spec: RobustnessSpec, laws: Laws) -> int:
+    """How many networks `robustness` would evaluate on each split."""
+    world, partition = World(trajectory, laws, spec.seed), Partition.by_layer(model)
+    return len(_variants(world, partition, whole(model), _steps(trajectory, spec.steps), spec.draws))
+
+
 def _measured(
     model: nn.Module,
     world: World,

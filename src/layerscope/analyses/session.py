@@ -1,16 +1,19 @@
 """An analysis on disk: a run's checkpoints in, one table in its folder out."""
 
 import time
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from layerscope.analyses.robustness import robustness
+from layerscope.analyses.robustness import count_variants, evaluate, robustness
 from layerscope.analyses.spec import RobustnessSpec
 from layerscope.data import load
 from layerscope.errors import UseError
 from layerscope.models import build
 from layerscope.models.initialisers import laws_of
+from layerscope.perturb import Variant
 from layerscope.run import Run, environment
 from layerscope.runtime import Kept, Progress
 from layerscope.spec import fingerprint
@@ -32,9 +35,7 @@ def analyze(
     An analysis of the same spec that is complete is read, not computed again; one of another spec is an error. One that was
     stopped goes on from the variants it has.
     """
-    asked = TrainSpec.from_dict({k: v for k, v in run.spec.items() if k != "fingerprint"})
-    if not run.trained:
-        raise UseError(f"the training of {run.path} is not finished; go on with: layerscope train --out {run.path}")
+    asked = _training_of(run)
     done = run.finished_analysis(name, spec)
     if done is not None:
         return done
@@ -71,3 +72,33 @@ def analyze(
         run.save_analysis(name, table, spec)
         run.record(f"analysis {name}", facts)
     return table
+
+
+def plan(run: Run, spec: RobustnessSpec, *, data_dir: str | Path | None = None) -> dict[str, Any]:
+    """What an analysis would take, from one timed pass over some of the test data: variants, forwards, seconds, bytes."""
+    asked = _training_of(run)
+    data = load(asked.data, data_dir)
+    model = build(asked.model, data.input_shape, data.classes)
+    trajectory = Trajectory.open(run.checkpoints.path)
+    variants = count_variants(model, trajectory, spec, laws_of(model, asked.initialiser))
+    samples = len(data.test) + (len(data.train) if spec.train else 0)
+    some = list(islice(data.test.batches(), 8))
+    evaluate(model, trajectory, [Variant()], some)
+    began = time.perf_counter()
+    evaluate(model, trajectory, [Variant()] * 4, some)
+    each = (time.perf_counter() - began) / 4 / sum(len(targets) for _, targets in some)
+    size = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+    return {
+        "variants": variants,
+        "forwards": variants * samples,
+        "seconds": round(each * variants * samples, 1),
+        "memory_bytes": 3 * size + data.nbytes,
+    }
+
+
+def _training_of(run: Run) -> TrainSpec:
+    """What a finished training was asked."""
+    asked = TrainSpec.from_dict({k: v for k, v in run.spec.items() if k != "fingerprint"})
+    if not run.trained:
+        raise UseError(f"the training of {run.path} is not finished; go on with: layerscope train --out {run.path}")
+    return asked

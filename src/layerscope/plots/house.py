@@ -33,11 +33,20 @@ def style() -> Iterator[None]:
 
 
 def figure(width: float, height: float) -> "Figure":
-    """An empty figure (inches) that keeps its labels inside."""
+    """An empty figure (inches) that keeps its labels inside, and shows itself in a notebook without pyplot."""
+    import io
+
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1), facecolor="white")
+    class Picture(Figure):
+        def _repr_png_(self) -> bytes:
+            content = io.BytesIO()
+            with style():
+                self.savefig(content, format="png", dpi=110)
+            return content.getvalue()
+
+    return Picture(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1), facecolor="white")
 
 
 def colormap(stops: tuple[str, ...]) -> "Colormap":

@@ -37,6 +37,22 @@ class TerminalMap:
     grid: Grid
     verdicts: Grid | None
 
+    def __str__(self) -> str:
+        """The map as plain text of 100 columns, for print() and logs."""
+        import io
+
+        from rich.console import Console
+
+        text = io.StringIO()
+        Console(file=text, width=100, color_system=None).print(self)
+        return text.getvalue()
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from markupsafe import escape
+
+        return f"<pre>{escape(str(self))}</pre>"
+
     def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
         names = min(24, max(len(name) for name in self.grid.rows))
         beside = self.verdicts is not None and options.max_width >= _NARROW

@@ -8,8 +8,11 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from layerscope.report.claims import study
 from layerscope.report.content import content
 from layerscope.run import REPORT, Run
+from layerscope.store import Folder
+from layerscope.table import Table
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -23,14 +26,25 @@ def make(run: Run) -> Path:
     return run.folder.write(REPORT, render(run).encode())
 
 
-def render(run: Run) -> str:
-    """The report of a run as one HTML page without outside requests."""
+def make_study(folder: Folder, run: Run, verdicts: Table) -> Path:
+    """Write the report of a reproduction as report.html: the claims with their verdicts, and the run with the whole map."""
+    return folder.write(REPORT, render(run, verdicts).encode())
+
+
+def render(run: Run, verdicts: Table | None = None) -> str:
+    """The report of a run, with the verdicts of the study it belongs to, as one HTML page without outside requests."""
     from markupsafe import Markup
 
     script = _source("script.js")
     parts = {name: Markup(_source(f"{name}.css")) for name in ("style", "figure")}  # our own files, not the run's
     page = _environment().get_template("page.html.j2")
-    return page.render(**content(run), **parts, script=Markup(script), script_hash=_hash(script))
+    return page.render(
+        **content(run),
+        study=None if verdicts is None else study(verdicts),
+        **parts,
+        script=Markup(script),
+        script_hash=_hash(script),
+    )
 
 
 @cache

@@ -1,5 +1,6 @@
 """A training on disk: the run folder with its spec, checkpoints, losses and provenance."""
 
+import dataclasses
 import json
 import time
 from pathlib import Path
@@ -9,7 +10,7 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from layerscope.data import DataSet, load
+from layerscope.data import DataSet, Split, load
 from layerscope.run import TRAINING, Run, environment
 from layerscope.runtime import Progress
 from layerscope.step import Step
@@ -41,6 +42,29 @@ def train(
         if not run.trained:
             _train(run, spec, model, data, progress)
     return run
+
+
+def plan(spec: TrainSpec, *, data_dir: str | Path | None = None) -> dict[str, Any]:
+    """What a training would take, from 20 timed steps: steps, seconds, bytes of checkpoints and of memory."""
+    data = load(spec.data, data_dir)
+    model = start(spec, data)
+    size = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+    steps = spec.epochs * -(-len(data.train) // spec.batch_size)
+    few = Split(data.train.inputs[: 20 * spec.batch_size], data.train.targets[: 20 * spec.batch_size])
+    began = time.perf_counter()
+    for _ in moments(
+        dataclasses.replace(spec, epochs=1, checkpoints=None), model, dataclasses.replace(data, train=few)
+    ):
+        pass
+    each = (time.perf_counter() - began) / -(-len(few) // spec.batch_size)
+    kept = sum(spec.keeps(epoch) for epoch in range(spec.epochs + 1))
+    return {
+        "steps": steps,
+        "seconds": round(each * steps, 1),
+        "checkpoints": kept,
+        "disk_bytes": kept * size,
+        "memory_bytes": 4 * size + data.nbytes,
+    }
 
 
 def _train(run: Run, spec: TrainSpec, model: nn.Module, data: DataSet, progress: Progress | None) -> None:

@@ -105,7 +105,7 @@ STUDY = Study(
     claims=CLAIMS,
     scales={
         "smoke": Scale(
-            TrainSpec(model="fcn-3x64", data="digits", epochs=15, checkpoints=(1, 5)),
+            TrainSpec(model="fcn-3x64", data="digits", epochs=60, checkpoints=(1, 10)),
             RobustnessSpec(draws=2),
             2,
             "embedded digits and a narrow network: shows that everything runs, decides nothing",

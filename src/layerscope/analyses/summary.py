@@ -1,0 +1,98 @@
+"""What an analysis found, as plain values for machines and for `--fail-if`. Never imports torch."""
+
+import fnmatch
+import operator
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from layerscope.errors import UseError, unknown
+from layerscope.partition import WHOLE
+from layerscope.table import Table
+
+NUMBERS = ("error", "delta", "low", "high")
+TEXTS = ("part", "verdict", "change")
+
+
+def summary(table: Table) -> dict[str, Any]:
+    """The unmodified network, and each Part put back to its start (`reset`) and re-randomised (mean over draws), on the
+    test data: error, change (`delta`) with interval, n and verdict. Errors are fractions."""
+    frame = table.where(split="test")
+    return {
+        "unmodified": _numbers(frame.loc[frame["perturbation"] == "none"], ""),
+        "parts": [
+            {"part": name, "change": change, **found}
+            for name in table.parts()
+            if name != WHOLE
+            for change, found in _changes(frame.loc[frame["part"] == name])
+        ],
+    }
+
+
+def _changes(rows: Any) -> Iterable[tuple[str, dict[str, Any]]]:
+    if "step" in rows:
+        reset = rows.loc[rows["step"].eq(0).fillna(False).astype(bool)]
+        if len(reset):
+            yield "reset", _numbers(reset, "_delta")
+    random = rows.loc[rows["perturbation"] == "rerandomize"]
+    if "draw" in rows and len(random := random.loc[random["draw"].isna()]):
+        yield "rerandomize", _numbers(random, "_delta")
+
+
+def _numbers(rows: Any, ending: str) -> dict[str, Any]:
+    by_metric = {row["metric"]: row for row in rows.to_dict("records")}
+    error, change = by_metric.get("error"), by_metric.get(f"error{ending}")
+    if error is None or change is None or error["status"] != "ok":
+        return {"status": error["status"] if error else "not measured", "reason": error["reason"] if error else ""}
+    found = {"error": error["value"], "n": int(error["n"])}
+    bounds = {"low": change["low"], "high": change["high"], "interval": change["interval"], "level": change["level"]}
+    if not ending:
+        return found | bounds
+    return found | {"delta": change["value"]} | bounds | {"verdict": change["verdict"]}
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Several comparisons that must all be true of a Part's change."""
+
+    text: str
+    tests: tuple[Callable[[dict[str, Any]], bool], ...]
+
+    def failures(self, found: dict[str, Any]) -> list[dict[str, Any]]:
+        """The entries of a summary for which the condition is true."""
+        return [entry for entry in found["parts"] if all(test(entry) for test in self.tests)]
+
+
+_COMPARISON = re.compile(r"\s*(\w+)\s*(>=|<=|=|>|<)\s*(\S+)\s*")
+_OPERATORS = {">": operator.gt, "<": operator.lt, ">=": operator.ge, "<=": operator.le, "=": operator.eq}
+
+
+def condition(text: str) -> Condition:
+    """The condition of a text such as `part=layer*, delta>0.02`: comparisons that must all be true.
+
+    Fields: part (with * and ?), verdict, change (reset, rerandomize; reset if not given) with `=`; error, delta, low,
+    high, as fractions, with > >= < <= or =. `delta` is the point estimate; `low>0.02` asks that it is surely more.
+    """
+    tests = [_test(comparison, text) for comparison in text.split(",")]
+    if not re.search(r"\bchange\s*=", text):
+        tests.append(lambda entry: entry["change"] == "reset")
+    return Condition(text, tuple(tests))
+
+
+def _test(comparison: str, text: str) -> Callable[[dict[str, Any]], bool]:
+    match = _COMPARISON.fullmatch(comparison)
+    if not match:
+        raise UseError(
+            f"cannot read {comparison.strip()!r} in --fail-if {text!r}; write for example part=layer1, delta>0.02"
+        )
+    field, sign, value = match.groups()
+    if field in TEXTS and sign == "=":
+        return lambda entry: fnmatch.fnmatchcase(entry.get(field, ""), value)
+    if field not in NUMBERS:
+        raise unknown("field in --fail-if", field, (*NUMBERS, *TEXTS))
+    try:
+        bound = float(value)
+    except ValueError:
+        raise UseError(f"{value!r} is not a number in --fail-if {text!r}") from None
+    return lambda entry: field in entry and _OPERATORS[sign](entry[field], bound)

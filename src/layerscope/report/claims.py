@@ -1,0 +1,59 @@
+"""The verdicts of a study, as text for the report."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from layerscope.table import Table
+
+
+@dataclass(frozen=True)
+class ClaimText:
+    """One claim: what it says, how it was decided."""
+
+    id: str
+    text: str
+    verdict: str
+    reason: str
+    mean: str
+    interval: str
+    condition: str
+    unit: str
+    n: int
+    statistic: str
+
+
+@dataclass(frozen=True)
+class StudyText:
+    """A study and its claims."""
+
+    title: str
+    sentence: str
+    source: str
+    level: str
+    floor: str
+    claims: list[ClaimText]
+
+
+def study(verdicts: Table) -> StudyText:
+    """What the report says of a reproduction."""
+    about = verdicts.provenance
+    claims = [_claim(row, about["claims"][row["metric"]]) for row in verdicts.frame.to_dict("records")]
+    counts = [f"{sum(c.verdict == word for c in claims)} {word}" for word in ("holds", "does not hold", "inconclusive")]
+    runs = f"{about['runs']} training run{'s' if about['runs'] > 1 else ''}"
+    sentence = f"{about['study']} at scale {about['scale']} ({about['about']}), {runs}. Claims: {', '.join(counts)}."
+    return StudyText(about["title"], sentence, about["source"], "95 %", f"{100 * about['floor']:g} %", claims)
+
+
+def _claim(row: dict[str, Any], about: dict[str, Any]) -> ClaimText:
+    return ClaimText(
+        id=row["metric"],
+        text=about["text"],
+        verdict=row["verdict"],
+        reason=row["reason"],
+        mean=f"{row['value']:.3g}",
+        interval=f"{row['low']:.3g} to {row['high']:.3g}" if row["interval"] else "none",
+        condition=f"{about['relation']} {about['threshold']:g}",
+        unit=row["unit"],
+        n=int(row["n"]),
+        statistic=about["statistic"],
+    )
