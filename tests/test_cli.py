@@ -51,8 +51,9 @@ def test_an_analysis_is_not_computed_twice_nor_overwritten(made, capsys):
     main(["analyze", str(made), "--draws", "2"])
     before = (made / "analyses/robustness.parquet").stat().st_mtime_ns
     assert main(["analyze", str(made), "--draws", "2"]) == 0
-    assert "has an analysis 'robustness' of another spec (draws: 2 there, 3 asked); choose another --name" in refused(
-        capsys, "analyze", made, "--draws", 3
+    assert (
+        "has an analysis 'robustness' of another spec or inputs (draws: 2 there, 3 asked); choose another --name"
+        in refused(capsys, "analyze", made, "--draws", 3)
     )
     assert (made / "analyses/robustness.parquet").stat().st_mtime_ns == before
     assert main(["analyze", str(made), "--draws", "3", "--name", "other", "--no-train"]) == 0

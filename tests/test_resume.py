@@ -15,6 +15,7 @@ from layerscope import runtime
 from layerscope.analyses.session import analyze
 from layerscope.errors import UseError
 from layerscope.training import session
+from layerscope.trajectory import save_state
 
 SPEC = ls.TrainSpec(model="fcn-2x32", epochs=6, weight_decay=1e-4)
 ASKED = ls.RobustnessSpec(draws=2)
@@ -120,6 +121,7 @@ import layerscope as ls
 from layerscope import runtime
 from layerscope.analyses.session import analyze
 from layerscope.training import session
+from layerscope.trajectory import save_state
 session.EVERY = runtime.EVERY = 0.0
 import pandas, torch, sklearn.datasets  # so that "ready" means that the work begins
 print("ready", flush=True)
@@ -169,3 +171,13 @@ def test_a_disk_error_names_the_file(tmp_path):
         UseError, match=r"cannot write .*a\.bin: No space left on device; .* run the same command again"
     ):
         Folder(tmp_path).write("a.bin", full)
+
+
+def test_an_analysis_of_other_checkpoints_is_not_taken_for_this(uninterrupted, tmp_path):
+    """The fingerprint of an analysis covers the content of the checkpoints, not only what was asked."""
+    run = ls.train(SPEC, tmp_path / "run")
+    analyze(run, ASKED)
+    state = ls.Trajectory.open(run.checkpoints.path)[ls.FINAL]
+    save_state(run.checkpoints, ls.Step(6), {name: 2 * tensor for name, tensor in state.items()})
+    with pytest.raises(UseError, match=r"of another spec or inputs \(inputs: "):
+        analyze(run, ASKED)

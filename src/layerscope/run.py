@@ -97,14 +97,19 @@ class Run:
         """The table of one analysis."""
         return Table.open(self.folder.file(_analysis(name)))
 
-    def finished_analysis(self, name: str, spec: Spec) -> Table | None:
-        """The analysis of this name and spec if it is complete; an error if there is one of another spec."""
+    def finished_analysis(self, name: str, spec: Spec, inputs: str) -> Table | None:
+        """The analysis of this name, spec and inputs if it is complete; an error if there is one of others.
+
+        `inputs` is a fingerprint of the states and data that it was made from.
+        """
         if not self.folder.has(_analysis(name)):
             return None
-        there, asked = self.folder.read_json(f"analyses/{name}.json"), _plain(spec)
+        there, asked = self.folder.read_json(f"analyses/{name}.json"), {**_plain(spec), "inputs": inputs}
         if there != asked:
             different = _difference(there, asked)
-            raise UseError(f"{self.path} has an analysis {name!r} of another spec ({different}); choose another --name")
+            raise UseError(
+                f"{self.path} has an analysis {name!r} of another spec or inputs ({different}); choose another --name"
+            )
         return self.analysis(name)
 
     def partial(self, name: str, key: str) -> dict[str, Any]:
@@ -118,9 +123,9 @@ class Run:
         """Keep what an analysis has so far."""
         self.folder.write(_partial(name), json.dumps({"key": key, "done": done}).encode())
 
-    def save_analysis(self, name: str, table: Table, spec: Spec) -> None:
-        """Write an analysis with what was asked for."""
-        self.folder.write_json(f"analyses/{name}.json", _plain(spec))
+    def save_analysis(self, name: str, table: Table, spec: Spec, inputs: str = "") -> None:
+        """Write an analysis with what was asked for, and the fingerprint of what it was made from."""
+        self.folder.write_json(f"analyses/{name}.json", {**_plain(spec), "inputs": inputs})
         self.folder.write(_analysis(name), table.save)
         self.folder.remove(_partial(name))
 

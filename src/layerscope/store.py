@@ -64,6 +64,10 @@ class Folder:
         found = (p.relative_to(self.path) for p in self.path.glob(pattern) if p.is_file())
         return sorted(str(p) for p in found if not p.name.startswith("."))
 
+    def digest(self) -> str:
+        """16 hexadecimal digits that change with the content of any listed file."""
+        return hashlib.sha256("".join(f"{k} {v}\n" for k, v in sorted(self._sums().items())).encode()).hexdigest()[:16]
+
     def read_json(self, name: str) -> Any:
         """The content of a JSON file."""
         return json.loads(self.file(name).read_bytes())

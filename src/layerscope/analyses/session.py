@@ -36,18 +36,19 @@ def analyze(
     stopped goes on from the variants it has.
     """
     asked = _training_of(run)
-    done = run.finished_analysis(name, spec)
+    before = run.provenance["training"]["data"]["fingerprint"]
+    inputs = fingerprint([asked.fingerprint, before, run.checkpoints.digest()])
+    done = run.finished_analysis(name, spec, inputs)
     if done is not None:
         return done
     data = load(asked.data, data_dir)
-    before = run.provenance["training"]["data"]
-    if data.fingerprint != before["fingerprint"]:
+    if data.fingerprint != before:
         raise UseError(
             f"{asked.data} in this folder is not the data that {run.path} was trained on (fingerprints differ)"
         )
     model = build(asked.model, data.input_shape, data.classes)
     began = time.perf_counter()
-    key = fingerprint([spec.fingerprint, asked.fingerprint, data.fingerprint])
+    key = fingerprint([spec.fingerprint, inputs])
     with run.folder.lock():
         table = robustness(
             model,
@@ -69,7 +70,7 @@ def analyze(
             "seconds": round(time.perf_counter() - began, 2),
         }
         table = Table(table.frame, {**table.provenance, **facts}, table.variants)
-        run.save_analysis(name, table, spec)
+        run.save_analysis(name, table, spec, inputs)
         run.record(f"analysis {name}", facts)
     return table
 

@@ -65,7 +65,7 @@ def reproduce(
         "about": study.scale(scale).about,
         "title": study.title,
         "source": study.source,
-        "runs": [run.spec["fingerprint"] for run in runs],
+        "run_specs": [run.spec["fingerprint"] for run in runs],
         "data": tables[0].provenance["data"],
     }
     verdicts = Table(verdicts.frame, facts)
