@@ -6,8 +6,12 @@ import struct
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 import layerscope as ls
+from layerscope.data import _moments
 from layerscope.data.idx import FILES, read_idx
 from layerscope.errors import UseError
 
@@ -36,9 +40,11 @@ def test_tiny_files(folder):
     assert data.train.inputs.shape == (6, 1, 4, 4)
     assert np.allclose(data.train.inputs[:, 0].numpy() * std + mean, IMAGES, atol=1e-4)
     assert data.test.targets.tolist() == [0, 1, 2]
-    assert (data.classes, data.input_shape) == (3, (1, 4, 4))
-    assert len(data.warnings) == 4
-    assert "is not the published file of mnist" in data.warnings[0]
+    assert (data.classes, data.input_shape) == (10, (1, 4, 4))
+    assert data.nbytes == (6 + 3) * (16 * 4 + 8)
+    (warning,) = data.warnings
+    assert "not the published files of mnist" in warning
+    assert all(file + ".gz" in warning for files in FILES.values() for file in files)
 
 
 def test_unpacked_files_and_torchvisions_folders(folder):
@@ -97,8 +103,45 @@ def test_images_and_labels_must_belong_together(folder):
         ls.data.load("mnist", folder)
 
 
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        (IMAGES, LABELS + 8, "mnist train: the label of image 2 is not one of 0 to 9"),
+        (IMAGES[:0], LABELS[:0], "mnist train is empty"),
+        (IMAGES * 0, LABELS, "all training pixels have the same grey level"),
+        (IMAGES[:, :3], LABELS, r"training images are \[3, 4\], test images \[4, 4\]"),
+    ],
+)
+def test_what_cannot_be_trained_on(folder, images, labels, message):
+    (folder / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(images)))
+    (folder / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(labels)))
+    with pytest.raises(UseError, match=message):
+        ls.data.load("mnist", folder)
+
+
+@settings(max_examples=50)
+@given(arrays(np.uint8, st.tuples(st.integers(1, 5), st.integers(1, 3), st.integers(1, 4), st.integers(1, 4))))
+def test_normalisation_is_exact(pixels):
+    """Against the definition in float64, for grey images and for those with channels."""
+    for images in (pixels, pixels[:, 0]):
+        mean, std = _moments(torch.from_numpy(images.copy()))
+        assert (mean, std) == pytest.approx((images.mean(dtype=np.float64), images.std(dtype=np.float64)), abs=1e-9)
+        assert (std == 0) == (images.min() == images.max())
+
+
 def test_names(monkeypatch):
     monkeypatch.delenv("LAYERSCOPE_DATA", raising=False)
+    assert ls.data.NAMES == ("digits", "mnist", "fashion-mnist", "cifar10", "cifar100")
+    with pytest.raises(UseError, match=r"did you mean cifar10.*imagefolder:PATH, hub:NAME"):
+        ls.data.load("cifar-10")
+    with pytest.raises(UseError, match="unknown form of data set 'imagefoldr'; did you mean imagefolder"):
+        ls.data.load("imagefoldr:there")
+    for form in ("imagefolder", "imagefolder:", "imagefolder:?size=3"):
+        with pytest.raises(UseError, match="imagefolder needs a folder: imagefolder:PATH"):
+            ls.data.load(form)
+    for form in ("hub", "hub:"):
+        with pytest.raises(UseError, match="hub needs the name of a data set: hub:NAME"):
+            ls.data.load(form)
     with pytest.raises(UseError, match="did you mean fashion-mnist"):
         ls.data.load("fasion-mnist")
     with pytest.raises(UseError, match="--data-dir DIR or LAYERSCOPE_DATA"):

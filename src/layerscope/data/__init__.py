@@ -1,19 +1,33 @@
 """Data sets by name, as normalised tensors that are decoded once."""
 
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from layerscope.data.digits import load_digits
-from layerscope.data.idx import FOLDERS, load_idx
+from layerscope.data import cifar, digits, hub, idx, imagefolder
+from layerscope.data.raw import Raw
 from layerscope.errors import UseError, unknown
 from layerscope.state import content_hash
 
-NAMES = ("digits", *FOLDERS)
+Reader = Callable[[str, Path | None], Raw]
+"""Reads a set: its name (or, of a form, what stands after the colon) and the data folder, if one is known."""
+
+SETS: dict[str, Reader] = {
+    "digits": digits.read,
+    "mnist": idx.read,
+    "fashion-mnist": idx.read,
+    "cifar10": cifar.read,
+    "cifar100": cifar.read,
+}
+FORMS: dict[str, Reader] = {"imagefolder": imagefolder.read, "hub": hub.read}
+"""Readers of sets that are named by more than a word: `imagefolder:PATH`, `hub:NAME`, both with options after a `?`."""
+
+NAMES = tuple(SETS)
 
 
 @dataclass(frozen=True)
@@ -68,6 +82,11 @@ class DataSet:
         """Shape of one input."""
         return tuple(self.train.inputs.shape[1:])
 
+    @property
+    def nbytes(self) -> int:
+        """Memory that inputs and targets of both splits take, in bytes."""
+        return sum(tensor.nbytes for split in (self.train, self.test) for tensor in (split.inputs, split.targets))
+
     def describe(self) -> dict[str, object]:
         """What the provenance says of it."""
         return {
@@ -83,28 +102,48 @@ class DataSet:
 
 
 def load(name: str, data_dir: str | Path | None = None) -> DataSet:
-    """A data set by name: `digits` is embedded; `mnist` and `fashion-mnist` are read from IDX files below `data_dir`
-    (or the environment variable LAYERSCOPE_DATA). Normalised by mean and standard deviation of all training pixels.
+    """A data set by name, normalised by mean and standard deviation of all training pixels and channels.
+
+    `digits` is embedded. `mnist`, `fashion-mnist`, `cifar10` and `cifar100` are read from their published files below
+    `data_dir` (or the environment variable LAYERSCOPE_DATA). `imagefolder:PATH?size=256&crop=224` reads pictures from
+    folders, PATH/train/CLASS/ and PATH/val/CLASS/; `hub:NAME` a set of the Hugging Face hub.
 
     Source of the normalisation: zhang2022, App. A.
     """
-    if name not in NAMES:
-        raise unknown("data set", name, NAMES)
-    if name == "digits":
-        return _normalised(name, load_digits(), [])
+    reader, argument = _reader(name)
     root = data_dir or os.environ.get("LAYERSCOPE_DATA")
-    if not root:
-        raise UseError(f"{name} is read from files: say where they are with --data-dir DIR or LAYERSCOPE_DATA")
-    return _normalised(name, *load_idx(name, Path(root)))
+    return _normalised(name, reader(argument, Path(root) if root else None))
 
 
-def _normalised(name: str, raw: dict[str, tuple[Tensor, Tensor]], warnings: list[str]) -> DataSet:
-    pixels = raw["train"][0].double()
-    mean, std = float(pixels.mean()), float(pixels.std(correction=0))
-    splits = {
-        split: Split(((images.float() - mean) / std).unsqueeze(1), labels.long())
-        for split, (images, labels) in raw.items()
-    }
-    flat = {f"{split}.{i}": tensor for split, pair in raw.items() for i, tensor in enumerate(pair)}
-    classes = int(torch.cat([labels for _, labels in raw.values()]).max()) + 1
-    return DataSet(name, splits["train"], splits["test"], classes, mean, std, content_hash(flat), tuple(warnings))
+def _reader(name: str) -> tuple[Reader, str]:
+    """Who reads a set of this name, and what of the name it is given."""
+    if name in SETS:
+        return SETS[name], name
+    form, colon, argument = name.partition(":")
+    if form in FORMS:
+        return FORMS[form], argument
+    if colon:
+        raise unknown("form of data set", form, FORMS)
+    raise unknown("data set", name, SETS, form="Or imagefolder:PATH, hub:NAME.")
+
+
+def _normalised(name: str, raw: Raw) -> DataSet:
+    raw.check(name)
+    mean, std = _moments(raw.train[0])
+    if not std:
+        raise UseError(f"{name}: all training pixels have the same grey level; there is nothing to learn from them")
+    flat = {f"{split}.{i}": tensor for split, pair in raw.splits.items() for i, tensor in enumerate(pair)}
+    train, test = (
+        Split((images if images.ndim == 4 else images.unsqueeze(1)).float().sub_(mean).div_(std), labels.long())
+        for images, labels in raw.splits.values()
+    )
+    return DataSet(name, train, test, raw.classes, mean, std, content_hash(flat), raw.warnings)
+
+
+def _moments(images: Tensor) -> tuple[float, float]:
+    """Mean and standard deviation of all grey levels, from how often each of the 256 occurs: exact in whole numbers."""
+    counts = torch.bincount(images.flatten(), minlength=256).tolist()
+    n = sum(counts)
+    total = sum(level * count for level, count in enumerate(counts))
+    squares = sum(level**2 * count for level, count in enumerate(counts))
+    return total / n, math.sqrt(n * squares - total**2) / n

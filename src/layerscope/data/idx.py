@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from layerscope.data.raw import Pair, Raw, data_folder, unpublished
 from layerscope.errors import UseError
 from layerscope.store import first_existing, read_file
 
@@ -18,6 +19,8 @@ FILES = {
 FOLDERS = {"mnist": ("mnist", "MNIST/raw"), "fashion-mnist": ("fashion-mnist", "FashionMNIST/raw")}
 """Where below the data folder each set is looked for, before the data folder itself (the layout torchvision uses too)."""
 
+CLASSES = 10
+"""Of each of these sets, as published."""
 CONTENTS = {
     "mnist": {
         "train-images-idx3-ubyte": "ba891046e6505d7a",
@@ -41,15 +44,18 @@ def read_idx(path: Path) -> Tensor:
     return _parse(read_file(path), path)
 
 
-def load_idx(name: str, root: Path) -> tuple[dict[str, tuple[Tensor, Tensor]], list[str]]:
-    """Images `[n, 28, 28]` and labels `[n]` (uint8) of each split below a data folder, and warnings."""
-    splits, warnings = {}, []
+def read(name: str, root: Path | None) -> Raw:
+    """Images `[n, 28, 28]` and labels `[n]` (uint8) of each split below a data folder."""
+    root = data_folder(name, root)
+    splits: dict[str, Pair] = {}
+    differ: list[Path] = []
     for split, files in FILES.items():
         loaded = []
         for file in files:
             path = _find(name, root, file)
             content = read_file(path)
-            warnings += _compare(name, file, content, path)
+            if not _published(name, file, content, path):
+                differ.append(path)
             loaded.append(_parse(content, path))
         images, labels = loaded
         if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
@@ -57,7 +63,8 @@ def load_idx(name: str, root: Path) -> tuple[dict[str, tuple[Tensor, Tensor]], l
                 f"{name} {split}: images {list(images.shape)} and labels {list(labels.shape)} do not belong together"
             )
         splits[split] = (images, labels)
-    return splits, warnings
+    warnings = unpublished(name, differ[0].parent, [path.name for path in differ]) if differ else []
+    return Raw(splits["train"], splits["test"], CLASSES, tuple(warnings))
 
 
 def _find(name: str, root: Path, file: str) -> Path:
@@ -71,12 +78,12 @@ def _find(name: str, root: Path, file: str) -> Path:
     return path
 
 
-def _compare(name: str, file: str, content: bytes, path: Path) -> list[str]:
+def _published(name: str, file: str, content: bytes, path: Path) -> bool:
     digest = hashlib.sha256(content).hexdigest()[:16]
     for other, known in CONTENTS.items():
         if other != name and known[file] == digest:
             raise UseError(f"{path} is the file of {other}, not of {name}; use --data {other} or another --data-dir")
-    return [] if CONTENTS[name][file] == digest else [f"{path} is not the published file of {name}"]
+    return CONTENTS[name][file] == digest
 
 
 def _parse(content: bytes, path: Path) -> Tensor:

@@ -40,8 +40,17 @@ def study(verdicts: Table) -> StudyText:
     claims = [_claim(row, about["claims"][row["metric"]]) for row in verdicts.frame.to_dict("records")]
     counts = [f"{sum(c.verdict == word for c in claims)} {word}" for word in ("holds", "does not hold", "inconclusive")]
     runs = f"{about['runs']} training run{'s' if about['runs'] > 1 else ''}"
-    sentence = f"{about['study']} at scale {about['scale']} ({about['about']}), {runs}. Claims: {', '.join(counts)}."
-    return StudyText(about["title"], sentence, about["source"], "95 %", f"{100 * about['floor']:g} %", claims)
+    sentence = (
+        f"The paper's figure: {about['title']}. Here: {about['about']}; {runs}. Of its claims: {', '.join(counts)}."
+    )
+    return StudyText(
+        f"{about['study']} at {about['scale']} scale",
+        sentence,
+        about["source"],
+        "95 %",
+        f"{100 * about['floor']:g} %",
+        claims,
+    )
 
 
 def _claim(row: dict[str, Any], about: dict[str, Any]) -> ClaimText:

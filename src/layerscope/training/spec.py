@@ -20,7 +20,8 @@ class TrainSpec(Spec):
     model: str = "fcn-3x256"
     """Architecture, such as fcn-3x256: three hidden layers of 256 units."""
     data: str = "digits"
-    """Data set: digits (embedded), mnist, fashion-mnist."""
+    """Data set: digits (embedded), mnist, fashion-mnist, cifar10, cifar100, imagefolder:PATH, hub:NAME; the last two with
+    options such as ?size=64&crop=56 (quote it in the shell)."""
     epochs: int = 100
     """Passes over the training data."""
     batch_size: int = 128
