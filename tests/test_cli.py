@@ -1,5 +1,6 @@
 """The command line: bad input gets one clear sentence, exit code 2, and nothing is lost."""
 
+import dataclasses
 import gzip
 import subprocess
 import sys
@@ -81,6 +82,57 @@ def test_missing_and_truncated_data(capsys, tmp_path):
     (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(b"\0\0\x08\x01\0\0\0\x05ab"))
     assert "truncated or damaged" in refused(capsys, *arguments)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["../training", "a/b", "", ".hidden"])
+def test_names_of_analyses_stay_in_their_folder(made, capsys, name):
+    assert "cannot be the name of an analysis" in refused(capsys, "analyze", made, "--name", name)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [("--level", "1.5"), ("--level", "nan"), ("--steps", "-1"), ("--draws", "-3"), ("--ambient", "0.9")],
+)
+def test_impossible_settings(made, capsys, wrong):
+    assert wrong[0].strip("-") in refused(capsys, "analyze", made, *wrong)
+
+
+def test_impossible_settings_claim_no_folder(capsys, tmp_path):
+    assert "weight_decay" in refused(capsys, "train", "--weight-decay", "-1", "--out", tmp_path / "a")
+    assert "seeds must be at least 1" in refused(
+        capsys, "reproduce", "zhang2022/fig1", "--seeds", 0, "--out", tmp_path / "a"
+    )
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_folder_of_runs_is_not_a_run(made, capsys):
+    assert "is not a run of layerscope" in refused(capsys, "train", *SMALL, "--out", made.parent)
+    assert "which is not of a reproduction" in refused(capsys, "reproduce", "zhang2022/fig1", "--out", made)
+
+
+def test_a_deleted_checkpoint(tmp_path, capsys):
+    assert main(["train", *SMALL, "--out", str(tmp_path / "run")]) == 0
+    run = ls.Run.open(tmp_path / "run")
+    run.checkpoints.remove("epoch-00002.safetensors")
+    assert "lacks the checkpoint of epoch 2" in refused(capsys, "analyze", run.path)
+
+
+def test_other_data_than_before(tmp_path, capsys, monkeypatch):
+    """A finished run of the same spec is not the answer for other data."""
+    assert main(["train", *SMALL, "--out", str(tmp_path / "run")]) == 0
+    data = ls.data.load("digits")
+    other = dataclasses.replace(data, fingerprint="0" * 16)
+    monkeypatch.setattr("layerscope.training.session.load", lambda *_: other)
+    assert "was trained on other data than digits is here" in refused(
+        capsys, "train", *SMALL, "--out", tmp_path / "run"
+    )
+
+
+def test_damage_is_not_absence(tmp_path, capsys):
+    assert main(["train", *SMALL, "--out", str(tmp_path / "run")]) == 0
+    for name in ("provenance.json", "training.parquet", "spec.json"):
+        (tmp_path / "run" / name).write_bytes(b"{}")
+        assert f"{name} is damaged" in refused(capsys, "analyze", tmp_path / "run")
 
 
 def test_a_folder_that_is_no_run(capsys, tmp_path):

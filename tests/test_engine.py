@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 import layerscope as ls
 from layerscope.errors import UseError
@@ -92,6 +93,45 @@ def same(a: object, b: object) -> bool:
     if isinstance(a, list) and isinstance(b, list):
         return len(a) == len(b) and all(map(same, a, b))
     return a == b
+
+
+class Lengths:
+    """Gives fewer or more batches on the second pass."""
+
+    def __init__(self, data: list, *lengths: int) -> None:
+        self.data, self.lengths = data, list(lengths)
+
+    def __iter__(self):
+        return iter(self.data[: self.lengths.pop(0)])
+
+
+def test_data_in_another_order_on_each_pass_are_refused(case):
+    model, trajectory, data, _ = case
+    x, y = (torch.cat(column) for column in zip(*data, strict=True))
+    shuffled = DataLoader(TensorDataset(x, y), batch_size=2, shuffle=True, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(UseError, match=r"other batches on each pass.*shuffle=False"):
+        ls.evaluate(model, trajectory, [ls.Variant()] * 20, shuffled)
+
+    with pytest.raises(UseError, match="other batches on each pass"):
+        ls.evaluate(model, trajectory, [ls.Variant()], Lengths(data, 3, 2))
+    with pytest.raises(UseError, match="other batches on each pass"):
+        ls.evaluate(model, trajectory, [ls.Variant()], Lengths(data, 2, 3))
+
+
+def test_a_data_loader_leaves_the_random_state_alone(case):
+    model, trajectory, data, _ = case
+    x, y = (torch.cat(column) for column in zip(*data, strict=True))
+    before = torch.get_rng_state()
+    ls.evaluate(model, trajectory, [ls.Variant()], DataLoader(TensorDataset(x, y), batch_size=2))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_part_that_names_a_tied_weight_by_its_second_name(tmp_path):
+    model = Tied()
+    trajectory = ls.Trajectory.of(initial={k: -v for k, v in ls.state_of(model).items()}, final=ls.state_of(model))
+    second = ls.Part("second", ("b.weight",))
+    made = ls.materialize(model, trajectory, ls.Variant.of(second, ls.Rewind()))
+    assert (made.a.weight.item(), made.b.weight.item()) == (-1.0, -1.0)
 
 
 @pytest.mark.parametrize("fail_at", [-1, 1, 4, 7])
@@ -207,3 +247,37 @@ def test_ties_are_errors():
     outputs = torch.tensor([[1.0, 1.0], [0.0, 2.0], [float("nan"), 1.0], [float("inf"), 0.0], [1.0, float("nan")]])
     targets = torch.tensor([0, 1, 1, 0, 0])
     assert is_error(outputs, targets).tolist() == [True, False, True, False, True]
+
+
+class Tied(nn.Module):
+    """z = w * (w * x): the same weight twice, and a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
+        self.b.weight = self.a.weight
+        self.both_signs = signs()[0].both_signs
+        with torch.no_grad():
+            self.a.weight.fill_(1.0)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.both_signs(self.b(self.a(x)))
+
+
+def test_tied_weights_change_together_and_survive_a_file(tmp_path):
+    from layerscope.store import Folder
+    from layerscope.trajectory import save_state
+
+    model, data = Tied(), signs()[2]
+    start = {name: torch.full((1, 1), -3.0) for name in ("a.weight", "b.weight")}
+    for step, state in ((ls.Step(0), start), (ls.Step(1), model.state_dict())):
+        save_state(Folder(tmp_path), step, state)
+    trajectory = ls.Trajectory.open(tmp_path)
+    (part,) = ls.Partition.by_layer(model)
+    assert part.tensors == ("a.weight", "b.weight")
+    table = ls.evaluate(model, trajectory, [ls.Variant(), ls.Variant.of(part, ls.Rewind())], data)
+    assert errors(table) == [1 / 5, 1 / 5]  # (-3) * (-3) keeps the sign: one of the two alone would turn it
+    drawn = ls.Variant.of(part, ls.Rerandomize())
+    assert errors(ls.evaluate(model, trajectory, [drawn], data)) == [1 / 5]
+    made = ls.materialize(model, trajectory, drawn)
+    assert made.a.weight is made.b.weight

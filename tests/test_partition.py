@@ -64,4 +64,6 @@ def test_bare_parameters_of_the_model_itself():
             self.w = nn.Parameter(torch.zeros(1))
             self.layer = nn.Linear(1, 1)
 
-    assert [part.tensors for part in Partition.by_layer(Bare())] == [("w",), ("layer.weight", "layer.bias")]
+    parts = Partition.by_layer(Bare())
+    assert [part.tensors for part in parts] == [("w",), ("layer.weight", "layer.bias")]
+    assert [part.name for part in parts] == ["(root)", "layer"]

@@ -1,5 +1,6 @@
 """Stopped at any moment and started again: the same bits as without a stop."""
 
+import contextlib
 import random
 import subprocess
 import sys
@@ -146,8 +147,41 @@ def kill_at_random_moments(path: Path, kills: int, seed: int) -> int:
 
 
 def test_killed_at_random_moments(uninterrupted, tmp_path):
-    kill_at_random_moments(tmp_path / "run", kills=3, seed=1)
+    assert kill_at_random_moments(tmp_path / "run", kills=3, seed=1) > 0
     assert same_run(uninterrupted, tmp_path / "run")
+
+
+class Dies(BaseException):
+    """The process ends here: nothing that catches errors catches this."""
+
+
+def work_until_rename(path: Path, monkeypatch: pytest.MonkeyPatch, last: int) -> int:
+    """Train and analyse, but die before rename number `last`; how many renames there were."""
+    rename, count = Path.replace, [0]
+
+    def counted(self: Path, target: Path) -> Path:
+        if count[0] == last:
+            raise Dies
+        count[0] += 1
+        return rename(self, target)
+
+    with monkeypatch.context() as patched, contextlib.suppress(Dies):
+        patched.setattr(session, "EVERY", 0.0)
+        patched.setattr(runtime, "EVERY", 0.0)
+        patched.setattr(Path, "replace", counted)
+        analyze(ls.train(SPEC, path), ASKED)
+    return count[0]
+
+
+def test_dying_at_any_rename(uninterrupted, tmp_path, monkeypatch):
+    """Renames are the only moments at which a file appears or changes. Eleven of them, the last ones among them."""
+    total = work_until_rename(tmp_path / "whole", monkeypatch, last=10**9)
+    assert total > 100
+    for moment in [*range(3, total, total // 8), total - 3, total - 2, total - 1]:
+        path = tmp_path / f"run{moment}"
+        assert work_until_rename(path, monkeypatch, moment) == moment
+        analyze(ls.train(SPEC, path), ASKED)
+        assert same_run(uninterrupted, path)
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import gzip
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -27,10 +28,9 @@ def test_a_damaged_file_is_not_there(tmp_path, damage):
     assert folder.has("a.bin")
     time.sleep(0.01)
     (tmp_path / "a.bin").write_bytes(damage)
-    assert not folder.has("a.bin")
-    assert not Folder(tmp_path).has("a.bin")
-    with pytest.raises(UseError, match=r"a\.bin is damaged or was never finished"):
-        folder.file("a.bin")
+    for look in (folder.has, folder.file, Folder(tmp_path).has):
+        with pytest.raises(UseError, match=r"a\.bin is damaged: it does not match"):
+            look("a.bin")
 
 
 def test_a_writer_that_fails_leaves_the_old_file(tmp_path):
@@ -80,6 +80,52 @@ def test_killed_in_the_middle_of_a_write(tmp_path):
         folder.write("a.bin", b"whole")
     assert not list(tmp_path.glob(".partial-*"))
     assert folder.file("a.bin").read_bytes() == b"whole"
+
+
+class Dies(BaseException):
+    """The process ends here."""
+
+
+@pytest.mark.parametrize("moment", range(4))
+def test_dying_at_each_rename_leaves_the_old_or_the_new_file(tmp_path, monkeypatch, moment):
+    """Renames are the only moments at which what others see changes: dying before the k-th must leave a whole file."""
+    folder = Folder(tmp_path)
+    folder.write("a.bin", b"old")
+    rename, left = Path.replace, [moment]
+
+    def dying(self, target):
+        if left[0] == 0:
+            raise Dies
+        left[0] -= 1
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "replace", dying)
+    died = False
+    try:
+        folder.write("a.bin", b"new")
+    except Dies:
+        died = True
+    monkeypatch.undo()
+    assert died == (moment < 3)  # list both, rename, list the new one
+    assert Folder(tmp_path).file("a.bin").read_bytes() == (b"old" if moment < 2 else b"new")
+    with folder.lock():
+        folder.write("a.bin", b"newer")
+    subprocess.run(["sha256sum", "-c", "SHA256SUMS"], cwd=tmp_path, check=True, capture_output=True)
+
+
+def test_folders_that_cannot_be_locked(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(UseError, match="cannot write to"), Folder(tmp_path / "file").lock():
+        pass
+
+
+def test_leftovers_of_others_below_are_not_touched(tmp_path):
+    other = tmp_path / "another-run" / ".partial-x"
+    other.parent.mkdir()
+    other.write_bytes(b"being written")
+    with Folder(tmp_path).lock():
+        pass
+    assert other.exists()
 
 
 def test_foreign_files(tmp_path):

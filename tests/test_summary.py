@@ -1,6 +1,7 @@
 """What machines get, and the checks a user can ask for."""
 
 import json
+import time
 
 import pytest
 
@@ -38,7 +39,6 @@ def test_by_hand(found):
         ("verdict=ambient", ["b"]),
         ("low>0.5", ["a"]),
         ("error<0.5", ["b"]),
-        ("change=rerandomize", []),
     ],
 )
 def test_conditions(found, text, parts):
@@ -52,11 +52,19 @@ def test_conditions(found, text, parts):
         ("dleta>0", "unknown field in --fail-if 'dleta'; did you mean delta"),
         ("delta>much", "'much' is not a number"),
         ("part>a", "unknown field in --fail-if 'part'"),
+        ("verdict=ambiant", "unknown verdict in --fail-if 'ambiant'; did you mean ambient"),
+        ("change=restart", "unknown change in --fail-if 'restart'"),
     ],
 )
 def test_bad_conditions(text, message):
     with pytest.raises(UseError, match=message):
         condition(text)
+
+
+@pytest.mark.parametrize("text", ["part=fc, delta>0", "change=rerandomize, delta>0"])
+def test_a_check_that_could_never_fail_is_refused(found, text):
+    with pytest.raises(UseError, match=r"means no layer that was measured|no number with an interval"):
+        condition(text).failures(found)
 
 
 def test_not_finite_is_null():
@@ -78,11 +86,18 @@ def test_dry_runs_write_nothing_and_are_about_right(run, tmp_path, capsys):
     assert not (run / "analyses").exists()
     assert planned["variants"] == 1 + 2 * 2 + 3 * 31
     assert planned["forwards"] == planned["variants"] * 1797
+    began = time.perf_counter()
+    assert main(["analyze", str(run), "--draws", "2"]) == 0
+    assert planned["seconds"] < 3 * (time.perf_counter() - began)
+    capsys.readouterr()
     assert main(["train", "--dry-run", "--out", str(tmp_path / "none"), "--epochs", "7"]) == 0
     assert "steps: 84" in capsys.readouterr().out
     assert not (tmp_path / "none").exists()
     assert main(["reproduce", "zhang2022/fig1", "--dry-run", "--seeds", "3", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["training_runs"] == 3
+    planned = json.loads(capsys.readouterr().out)
+    assert planned["training_runs"] == 3
+    assert planned["steps"] == 3 * 60 * 12
+    assert planned["forwards"] == ((1 + 8 + 5 * 4) + 2 * (1 + 8 + 5 * 2)) * 1797
 
 
 def test_json_and_fail_if(run, capsys):

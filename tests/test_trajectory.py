@@ -81,6 +81,10 @@ def change(tensors, name, value):
             r"epoch-00005.*weight has shape \[2, 4\], the model has \[2, 3\]",
         ),
         (
+            lambda t: change(t, "bias", t["bias"].double()),
+            r"epoch-00005.*bias is torch\.float64, the model has torch\.float32",
+        ),
+        (
             lambda t: change(t, "bias", torch.tensor([0.0, float("nan")])),
             "epoch-00005.*tensor bias holds NaN",
         ),
@@ -100,7 +104,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused_first(folder, model, edit, me
 def test_a_truncated_checkpoint_is_refused(folder):
     path = folder.path / "epoch-00005.safetensors"
     path.write_bytes(path.read_bytes()[:-3])
-    with pytest.raises(UseError, match=r"epoch-00005\.safetensors is damaged or was never finished"):
+    with pytest.raises(UseError, match=r"epoch-00005\.safetensors is damaged"):
         ls.Trajectory.open(folder.path)[ls.Step(5)]
 
 
@@ -111,6 +115,16 @@ def test_a_folder_without_checksums_is_read_and_truncation_found(tmp_path):
     path.write_bytes(path.read_bytes()[:-3])
     with pytest.raises(UseError, match=r"cannot read .*epoch-00001"):
         ls.Trajectory.open(tmp_path)[ls.FINAL]
+
+
+def test_a_deleted_checkpoint_is_noticed(folder):
+    (folder.path / "epoch-00010.safetensors").unlink()
+    with pytest.raises(UseError, match=r"epoch-00010\.safetensors is listed in SHA256SUMS but missing"):
+        ls.Trajectory.open(folder.path)
+
+
+def test_no_names_are_no_tensors(folder):
+    assert ls.Trajectory.open(folder.path).tensors(ls.INIT, []) == {}
 
 
 def test_folders_that_are_none(tmp_path):

@@ -97,10 +97,10 @@ def analyze(
 ) -> int:
     """Which layers matter? Put each back to its start and to every checkpoint, and draw each afresh; then report."""
     if dry_run:
-        from layerscope.analyses.session import plan
+        from layerscope.analyses.session import plan, training_of
         from layerscope.run import Run
 
-        return _say(plan(Run.open(run), spec, data_dir=data_dir), json)
+        return _say(plan(training_of(Run.open(run)), spec, data_dir=data_dir), json)
     return _analyzed(run, spec, name, data_dir, json, fail_if)
 
 
@@ -208,12 +208,27 @@ def _list(rows: "Sequence[Row]", json: bool) -> int:
 
 
 def _planned(study: "Study", scale: str, seeds: int | None, data_dir: Path | None, json: bool) -> int:
+    from layerscope.analyses.session import plan as plan_analysis
     from layerscope.studies.session import plan
     from layerscope.training.session import plan as plan_training
 
-    planned = plan(study, study.scale(scale), seeds)
-    training = plan_training(planned[0][0], data_dir=data_dir)
-    return _say({"study": study.id, "scale": scale, "training_runs": len(planned), "each_training": training}, json)
+    runs = plan(study, study.scale(scale), seeds)
+    first, *others = [
+        (plan_training(training, data_dir=data_dir), plan_analysis(training, analysis, data_dir=data_dir))
+        for training, analysis in runs[:2]
+    ]
+    planned = [first, *others * (len(runs) - 1)]  # all but the first run have the same settings
+    total = {
+        "study": study.id,
+        "scale": scale,
+        "training_runs": len(runs),
+        "steps": sum(training["steps"] for training, _ in planned),
+        "forwards": sum(analysis["forwards"] for _, analysis in planned),
+        "seconds": round(sum(part["seconds"] for both in planned for part in both), 1),
+        "disk_bytes": sum(training["disk_bytes"] for training, _ in planned),
+        "memory_bytes": max(part["memory_bytes"] for both in planned for part in both),
+    }
+    return _say(total, json)
 
 
 def _reproduced(study: "Study", scale: str, out: Path, seeds: int | None, data_dir: Path | None, json: bool) -> int:

@@ -21,16 +21,17 @@ class _Lines:
     """A line at the start, every few seconds, and at the end of each task."""
 
     def __init__(self) -> None:
-        self._began: dict[str, float] = {}
+        self._began: dict[str, tuple[float, int]] = {}
         self._told = 0.0
 
     def __call__(self, what: str, done: int, total: int) -> None:
         now = time.monotonic()
-        began = self._began.setdefault(what, now)
+        began, first = self._began.setdefault(what, (now, done))
         if done < total and now - self._told < EVERY:
             return
         self._told = now
-        left = f", about {_duration((now - began) / done * (total - done))} left" if 1 < done < total else ""
+        rate = (now - began) / (done - first) if done > first else 0.0
+        left = f", about {_duration(rate * (total - done))} left" if rate and done < total else ""
         print(f"{what}: {done} of {total}{left}", file=sys.stderr, flush=True)
         if done == total:
             del self._began[what]

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
 
 WHOLE = "whole network"
 """The name of the Part of all tensors."""
+ROOT = "(root)"
+"""The name of the Part of parameters that the model owns itself, outside any submodule."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,12 @@ class Partition:
         modules share belongs to the first of them, under all its names. Modules with buffers only are left out.
         Source: zhang2022, Sec. 2 ("layers"); a layer there is a linear map with its bias, or a norm layer.
         """
-        aliases = _aliases(model)
-        names = list(aliases)
+        firsts = first_names(model)
+        groups: dict[str, set[str]] = {}
+        for name, first in firsts.items():
+            groups.setdefault(first, set()).add(name)
+        aliases = {name: groups[first] for name, first in firsts.items()}
+        names = list(firsts)
         parts, left_out, taken = [], {}, set()
         for path, module in model.named_modules():
             own = [_join(path, name) for name, _ in module.named_parameters(recurse=False)]
@@ -66,7 +72,7 @@ class Partition:
             held = {alias for name in buffers if name in aliases for alias in aliases[name]} - taken
             if mine:
                 mine |= held
-                parts.append(Part(path or WHOLE, tuple(name for name in names if name in mine), (path,)))
+                parts.append(Part(path or ROOT, tuple(name for name in names if name in mine), (path,)))
             else:
                 reason = (
                     "its parameters are tied to an earlier Part" if own else "a buffer of a module without parameters"
@@ -81,13 +87,11 @@ def whole(model: "nn.Module") -> Part:
     return Part(WHOLE, tuple(model.state_dict()), ("",))
 
 
-def _aliases(model: "nn.Module") -> dict[str, set[str]]:
-    """Name in the state dict -> all names of the same tensor (tied weights, modules used twice)."""
-    named = model.state_dict(keep_vars=True)
-    groups: dict[int, set[str]] = {}
-    for name, tensor in named.items():
-        groups.setdefault(id(tensor), set()).add(name)
-    return {name: groups[id(tensor)] for name, tensor in named.items()}
+def first_names(model: "nn.Module") -> dict[str, str]:
+    """Name in the state dict -> the first name of the same tensor: another one for tied weights and modules used twice."""
+    firsts: dict[int, str] = {}
+    named = model.state_dict(keep_vars=True).items()
+    return {name: firsts.setdefault(id(tensor), name) for name, tensor in named}
 
 
 def _join(path: str, name: str) -> str:

@@ -3,6 +3,7 @@
 import datetime
 import json
 import platform
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -11,9 +12,10 @@ from typing import Any
 
 from layerscope.errors import UseError
 from layerscope.spec import Spec, canonical_json
-from layerscope.store import SUMS, Folder, read_file
+from layerscope.store import SUMS, Folder
 from layerscope.table import Table
 
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 SPEC, PROVENANCE, TRAINING, REPORT = "spec.json", "provenance.json", "training.parquet", "report.html"
 
 
@@ -31,7 +33,7 @@ class Run:
         asked = _plain(spec)
         if self.folder.has(SPEC):
             self._refuse_other(self.spec, asked)
-        elif set(self.folder.names()) - {SUMS} and not self._only_unlisted(asked):
+        elif self.folder.entries() - {SUMS}:
             raise UseError(f"{self.path} exists and is not a run of layerscope; choose another --out")
         with self.folder.lock():
             if not self.folder.has(SPEC):
@@ -42,14 +44,6 @@ class Run:
         if there != asked:
             different = _difference(there, asked)
             raise UseError(f"{self.path} holds a run of another spec ({different}); choose another --out")
-
-    def _only_unlisted(self, asked: dict[str, Any]) -> bool:
-        """Whether the folder holds just this spec, written by a process that was killed before it was listed."""
-        try:
-            found = json.loads(read_file(self.path / SPEC))
-        except ValueError:  # UseError of an unreadable file too
-            return False
-        return set(self.folder.names()) <= {SPEC, SUMS} and found == asked
 
     @classmethod
     def open(cls, path: str | Path) -> "Run":
@@ -142,6 +136,8 @@ def environment() -> dict[str, Any]:
 
 
 def _analysis(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise UseError(f"{name!r} cannot be the name of an analysis: use letters, digits, '.', '_' and '-'")
     return f"analyses/{name}.parquet"
 
 

@@ -36,6 +36,13 @@ def check_shapes(shapes: Mapping[str, tuple[int, ...]], expected: Mapping[str, t
         raise UseError(f"{where} does not fit the model: {'; '.join(faults[:5])}{more}")
 
 
+def check_dtypes(state: State, expected: State, where: str) -> None:
+    """Refuse values of another number format than the model's: the error names `where` and the first tensor at fault."""
+    for name, tensor in state.items():
+        if tensor.dtype != expected[name].dtype:
+            raise UseError(f"{where}: tensor {name} is {tensor.dtype}, the model has {expected[name].dtype}")
+
+
 def check_finite(state: State, where: str) -> None:
     """Refuse values with NaN or infinity: the error names `where` and the first tensor at fault."""
     for name, tensor in state.items():

@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,16 @@ SUMS = "SHA256SUMS"
 """Checksums of a folder, in the format of `sha256sum`: `sha256sum -c SHA256SUMS` checks them without us."""
 LOCK = ".lock"
 _PARTIAL = ".partial-"
+OURS = ("checkpoints", "analyses", "resume", "figures")
+"""Folders within a folder of ours where a killed process may have left partial files."""
 
 
 class Folder:
     """A folder whose files are written atomically, listed with their checksums, and verified when read.
 
-    A file counts as present only if it is whole: it is written under another name, flushed to disk, renamed,
-    and then entered in `SHA256SUMS`. A file that is missing there, or differs from its checksum, was never finished.
+    A file is written under another name and flushed to the disk; its checksum is entered in `SHA256SUMS`, beside that of
+    the file it replaces; then it is renamed, and the old checksum is dropped. Whenever the process dies, the file is the
+    old one or the new one, whole and listed. A file that is there but matches no checksum was damaged afterwards.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -32,9 +35,13 @@ class Folder:
 
     def write(self, name: str, content: bytes | Callable[[Path], object]) -> Path:
         """Write one file whole or not at all; `content` is its bytes or a function that writes to a given path."""
-        target = self.path / name
-        write_file(target, content)
-        self._list({**self._sums(), name: _sha256(target)})
+        target, sums = self.path / name, self._sums()
+        with _told(target), _partial(target, content) as partial:
+            digest = _sha256(partial)
+            self._list({**sums, name: {*sums.get(name, ()), digest}})
+            partial.replace(target)
+        if sums.get(name, {digest}) != {digest}:
+            self._list({**sums, name: {digest}})
         return target
 
     def remove(self, name: str) -> None:
@@ -45,8 +52,11 @@ class Folder:
         (self.path / name).unlink(missing_ok=True)
 
     def has(self, name: str) -> bool:
-        """Whether the file is there, whole."""
-        return (self.path / name).is_file() and self._intact(name)
+        """Whether the file is there. One that is listed but damaged is an error, not an absence."""
+        if not (self.path / name).is_file() or name not in self._sums():
+            return False
+        self.file(name)
+        return True
 
     def file(self, name: str) -> Path:
         """The path of a file, after checking that it is whole."""
@@ -54,7 +64,9 @@ class Folder:
         if not path.is_file():
             raise UseError(f"{path} is missing")
         if not self._intact(name):
-            raise UseError(f"{path} is damaged or was never finished: it does not match {self.path / SUMS}")
+            raise UseError(
+                f"{path} is damaged: it does not match {self.path / SUMS}; restore it, or delete it to make it again"
+            )
         return path
 
     def names(self, pattern: str = "*") -> list[str]:
@@ -66,7 +78,13 @@ class Folder:
 
     def digest(self) -> str:
         """16 hexadecimal digits that change with the content of any listed file."""
-        return hashlib.sha256("".join(f"{k} {v}\n" for k, v in sorted(self._sums().items())).encode()).hexdigest()[:16]
+        return hashlib.sha256(
+            "".join(f"{name} {','.join(sorted(v))}\n" for name, v in sorted(self._sums().items())).encode()
+        ).hexdigest()[:16]
+
+    def listed(self) -> list[str]:
+        """The names of all files that should be there."""
+        return sorted(self._sums())
 
     def read_json(self, name: str) -> Any:
         """The content of a JSON file."""
@@ -81,32 +99,48 @@ class Folder:
         """Hold the folder for writing; a second process gets an error at once. Leftovers of a killed one are removed."""
         from filelock import FileLock, Timeout
 
-        self.path.mkdir(parents=True, exist_ok=True)
         try:
-            with FileLock(self.path / LOCK, timeout=0):
-                for leftover in self.path.rglob(_PARTIAL + "*"):
-                    leftover.unlink(missing_ok=True)
-                yield
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.path / LOCK, timeout=0)
+            lock.acquire()
         except Timeout:
             raise UseError(
                 f"{self.path} is being written by another process; wait for it or choose another folder"
             ) from None
+        except OSError as problem:
+            raise UseError(f"cannot write to {self.path}: {problem.strerror or problem}") from None
+        try:
+            for folder in ("", *OURS):
+                for leftover in (self.path / folder).glob(_PARTIAL + "*"):
+                    leftover.unlink(missing_ok=True)
+            yield
+        finally:
+            lock.release()
 
-    def _sums(self) -> dict[str, str]:
+    def entries(self) -> set[str]:
+        """The names of all files and folders directly in it, but for the lock; none if there is no such folder."""
+        return {path.name for path in self.path.iterdir()} - {LOCK} if self.path.is_dir() else set()
+
+    def _sums(self) -> dict[str, set[str]]:
+        """Name -> the checksums that a whole file may have: one, or two while it is being replaced."""
         try:
             lines = (self.path / SUMS).read_text().splitlines()
         except FileNotFoundError:
             return {}
-        return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+        sums: dict[str, set[str]] = {}
+        for digest, _, name in (line.partition("  ") for line in lines):
+            sums.setdefault(name, set()).add(digest)
+        return sums
 
-    def _list(self, sums: dict[str, str]) -> None:
-        write_file(self.path / SUMS, "".join(f"{v}  {k}\n" for k, v in sorted(sums.items())).encode())
+    def _list(self, sums: Mapping[str, set[str]]) -> None:
+        lines = (f"{digest}  {name}\n" for name in sorted(sums) for digest in sorted(sums[name]))
+        write_file(self.path / SUMS, "".join(lines).encode())
 
     def _intact(self, name: str) -> bool:
         stat = (self.path / name).stat()
         seen = (stat.st_size, stat.st_mtime_ns)
         if self._verified.get(name) != seen:
-            if self._sums().get(name) != _sha256(self.path / name):
+            if _sha256(self.path / name) not in self._sums().get(name, ()):
                 return False
             self._verified[name] = seen
         return True
@@ -114,12 +148,30 @@ class Folder:
 
 def write_file(path: Path, content: bytes | Callable[[Path], object]) -> None:
     """Write a file whole or not at all: under a temporary name in its folder, flushed to the disk, then renamed."""
-    partial = path
+    with _told(path), _partial(path, content) as partial:
+        partial.replace(path)
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Turns an error of the system into one that says what could not be written, and what to do."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=_PARTIAL, suffix=path.suffix, dir=path.parent)
-        os.close(handle)
-        partial = Path(name)
+        yield
+    except OSError as problem:
+        why = problem.strerror or problem
+        raise UseError(
+            f"cannot write {path}: {why}; what was complete before is kept: make room and run the same command again"
+        ) from problem
+
+
+@contextmanager
+def _partial(path: Path, content: bytes | Callable[[Path], object]) -> Iterator[Path]:
+    """The content under a temporary name beside `path`, flushed to the disk; gone afterwards if it was not renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=_PARTIAL, suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    partial = Path(name)
+    try:
         if callable(content):
             content(partial)
         else:
@@ -127,15 +179,9 @@ def write_file(path: Path, content: bytes | Callable[[Path], object]) -> None:
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         partial.chmod(0o644)
-        partial.replace(path)
-    except OSError as problem:
-        why = problem.strerror or problem
-        raise UseError(
-            f"cannot write {path}: {why}; what was complete before is kept: make room and run the same command again"
-        ) from problem
+        yield partial
     finally:
-        if partial != path:
-            partial.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
 
 
 def read_file(path: str | Path) -> bytes:

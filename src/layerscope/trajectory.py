@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from layerscope.errors import UseError
-from layerscope.state import State, check_finite, check_shapes, shapes_of
+from layerscope.state import State, check_dtypes, check_finite, check_shapes, shapes_of
 from layerscope.step import FINAL, INIT, Step
 from layerscope.store import SUMS, Folder
 
@@ -53,6 +53,10 @@ class Trajectory:
         names = folder.names("*" + SUFFIX)
         if not names:
             raise UseError(f"{folder.path} holds no checkpoint (*{SUFFIX})")
+        if absent := sorted(set(folder.listed()) - set(names)):
+            raise UseError(
+                f"{folder.path / absent[0]} is listed in {SUMS} but missing: it was deleted, or never finished"
+            )
         return cls({_step_of(folder.path / name): File(folder, name) for name in names})
 
     @property
@@ -89,7 +93,9 @@ class Trajectory:
         for step, source in self._sources.items():
             check_shapes(source.shapes(), expected, self.where(step))
         for step, source in self._sources.items():
-            check_finite(source.read(None), self.where(step))
+            state = source.read(None)
+            check_dtypes(state, model_state, self.where(step))
+            check_finite(state, self.where(step))
 
 
 class Memory:
@@ -116,7 +122,9 @@ class File:
 
     def read(self, names: Iterable[str] | None) -> dict[str, Tensor]:
         wanted = None if names is None else list(names)
-        return self._with_file(lambda file: {n: file.get_tensor(n) for n in wanted or file.keys()})
+        return self._with_file(
+            lambda file: {n: file.get_tensor(n) for n in (file.keys() if wanted is None else wanted)}
+        )
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         return self._with_file(lambda file: {n: tuple(file.get_slice(n).get_shape()) for n in file.keys()})  # noqa: SIM118
@@ -146,7 +154,7 @@ def write_tensors(folder: Folder, name: str, tensors: State, about: dict[str, st
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    plain = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+    plain = _separate({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()})
 
     def write(path: Path) -> None:
         try:
@@ -155,6 +163,16 @@ def write_tensors(folder: Folder, name: str, tensors: State, about: dict[str, st
             raise OSError(str(problem)) from None
 
     folder.write(name, write)
+
+
+def _separate(tensors: State) -> dict[str, Tensor]:
+    """The same values without shared memory, which the format refuses: tied tensors are written under each name."""
+    seen: set[int] = set()
+    separate = {}
+    for name, tensor in tensors.items():
+        separate[name] = tensor.clone() if tensor.data_ptr() in seen else tensor
+        seen.add(tensor.data_ptr())
+    return separate
 
 
 def _step_of(path: Path) -> Step:

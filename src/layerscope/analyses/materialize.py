@@ -6,6 +6,7 @@ from torch import nn
 
 from layerscope.models.initialisers import Laws, laws_of
 from layerscope.perturb import Variant, World
+from layerscope.perturb.patch import changed
 from layerscope.state import state_of
 from layerscope.step import FINAL
 from layerscope.trajectory import Trajectory
@@ -21,5 +22,5 @@ def materialize(
     trajectory.check(state_of(model))
     world = World(trajectory, laws_of(model) if laws is None else laws, seed)
     made = copy.deepcopy(model)
-    made.load_state_dict({**trajectory[FINAL], **variant.patch(world).tensors})
+    made.load_state_dict(changed(model, trajectory[FINAL], variant.patch(world)))
     return made

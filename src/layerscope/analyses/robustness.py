@@ -16,7 +16,7 @@ from layerscope.engine.untouched import untouched
 from layerscope.measures.distance import distances
 from layerscope.metrics import CrossEntropy, ErrorRate, Metric
 from layerscope.models.initialisers import Laws, laws_of
-from layerscope.partition import WHOLE, Part, Partition, whole
+from layerscope.partition import WHOLE, Part, Partition, first_names, whole
 from layerscope.perturb import Patch, Rerandomize, Rewind, Variant, World, bind
 from layerscope.runtime import Progress
 from layerscope.state import state_of
@@ -96,20 +96,15 @@ def robustness(
     for split, batches in splits.items():
         rows += _measured(model, world, variants, batches, metrics, forward, split, done, progress)
     rows += _over_draws(rows, spec.level)
-    rows += _distances(world, partition, steps, spec.draws)
+    rows += _distances(world, partition, _parameters(model, partition), steps, spec.draws)
     rows += _without_law(world, partition)
     chance = _chance(model, world, splits, forward) if chance is None else chance
     rows = _decided(rows, chance, spec)
     order = ["", *(part.name for part in partition), WHOLE]
     rows.sort(key=lambda row: order.index(row.get("part", "")))
-    facts = {"spec": spec.to_dict(), "chance": chance, "left_out": partition.left_out}
+    laws_used = {name: str(world.laws[name]) for part in partition for name in part.tensors if name in world.laws}
+    facts = {"spec": spec.to_dict(), "chance": chance, "left_out": partition.left_out, "laws": laws_used}
     return Table.of([{"run": run, **row} for row in rows], facts, variants=_described(variants))
-
-
-def count_variants(model: nn.Module, trajectory: Trajectory, spec: RobustnessSpec, laws: Laws) -> int:
-    """How many networks `robustness` would evaluate on each split."""
-    world, partition = World(trajectory, laws, spec.seed), Partition.by_layer(model)
-    return len(_variants(world, partition, whole(model), _steps(trajectory, spec.steps), spec.draws))
 
 
 def _measured(
@@ -199,7 +194,19 @@ def _mean_row(group: Sequence[Row], level: float) -> Row:
     return mean | {"status": "ok", "low": low, "high": high, "interval": "draws", "level": level}
 
 
-def _distances(world: World, partition: Partition, steps: Sequence[Step], draws: int) -> list[Row]:
+def _parameters(model: nn.Module, partition: Partition) -> dict[str, list[str]]:
+    """Part -> the names of its parameters, a tied one once: what a distance is measured over."""
+    firsts = first_names(model)
+    owned = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    return {
+        part.name: list({firsts[name]: name for name in reversed(part.tensors) if name in owned}.values())
+        for part in partition
+    }
+
+
+def _distances(
+    world: World, partition: Partition, names: Mapping[str, Sequence[str]], steps: Sequence[Step], draws: int
+) -> list[Row]:
     """How far each Part's checkpoints are from its start, and the trained values from those put in their place."""
     final = world.trajectory[FINAL]
     start = world.trajectory[INIT] if world.trajectory.has_start else None
@@ -209,13 +216,13 @@ def _distances(world: World, partition: Partition, steps: Sequence[Step], draws:
         for part in partition:
             place = {"part": part.name, "perturbation": "rewind", "step": step.epoch, "status": "ok"}
             if start is not None:
-                rows += [place | {"to": "start"} | row for row in distances(state, start, part.tensors)]
-            rows += [place | {"to": "substituted"} | row for row in distances(final, state, part.tensors)]
+                rows += [place | {"to": "start"} | row for row in distances(state, start, names[part.name])]
+            rows += [place | {"to": "substituted"} | row for row in distances(final, state, names[part.name])]
     for part in partition:
         for draw in range(draws if _has_law(world, part) else 0):
             drawn = Variant.of(part, Rerandomize(), draw).patch(world).tensors
             place = {"part": part.name, "perturbation": "rerandomize", "draw": draw, "status": "ok"}
-            rows += [place | {"to": "substituted"} | row for row in distances(final, drawn, part.tensors)]
+            rows += [place | {"to": "substituted"} | row for row in distances(final, drawn, names[part.name])]
     return rows
 
 
@@ -228,7 +235,10 @@ def _chance(model: nn.Module, world: World, splits: Mapping[str, Data], forward:
 
 def _decided(rows: Sequence[Row], chance: float, spec: RobustnessSpec) -> list[Row]:
     """The rows, with a verdict on each change of a Part's test error."""
-    unmodified = next(r["value"] for r in rows if r.get("perturbation") == "none" and r["metric"] == "error")
+    asked = {"perturbation": "none", "metric": "error", "split": "test"}
+    unmodified = next((row["value"] for row in rows if asked.items() <= row.items()), None)
+    if unmodified is None:  # no test data, no verdicts
+        return list(rows)
     return [row | {"verdict": _verdict(row, chance - unmodified, spec)} if _asks(row) else row for row in rows]
 
 

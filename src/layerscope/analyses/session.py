@@ -6,17 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
-from layerscope.analyses.robustness import count_variants, evaluate, robustness
+from layerscope.analyses.robustness import evaluate, robustness
 from layerscope.analyses.spec import RobustnessSpec
-from layerscope.data import load
+from layerscope.data import Split, load
 from layerscope.errors import UseError
 from layerscope.models import build
 from layerscope.models.initialisers import laws_of
+from layerscope.partition import Partition
 from layerscope.perturb import Variant
 from layerscope.run import Run, environment
 from layerscope.runtime import Kept, Progress
 from layerscope.spec import fingerprint
+from layerscope.state import state_of
 from layerscope.table import Table
 from layerscope.training.spec import TrainSpec
 from layerscope.trajectory import Trajectory
@@ -35,7 +38,8 @@ def analyze(
     An analysis of the same spec that is complete is read, not computed again; one of another spec is an error. One that was
     stopped goes on from the variants it has.
     """
-    asked = _training_of(run)
+    asked = training_of(run)
+    _check_complete(run, asked)
     before = run.provenance["training"]["data"]["fingerprint"]
     inputs = fingerprint([asked.fingerprint, before, run.checkpoints.digest()])
     done = run.finished_analysis(name, spec, inputs)
@@ -75,29 +79,46 @@ def analyze(
     return table
 
 
-def plan(run: Run, spec: RobustnessSpec, *, data_dir: str | Path | None = None) -> dict[str, Any]:
-    """What an analysis would take, from one timed pass over some of the test data: variants, forwards, seconds, bytes."""
-    asked = _training_of(run)
+def plan(asked: TrainSpec, spec: RobustnessSpec, *, data_dir: str | Path | None = None) -> dict[str, Any]:
+    """What the analysis of such a training would take, from a few timed passes over some of the test data: variants,
+    forwards, seconds, bytes."""
     data = load(asked.data, data_dir)
     model = build(asked.model, data.input_shape, data.classes)
-    trajectory = Trajectory.open(run.checkpoints.path)
-    variants = count_variants(model, trajectory, spec, laws_of(model, asked.initialiser))
+    kept = [epoch for epoch in range(asked.epochs + 1) if asked.keeps(epoch)]
+    parts, steps = len(Partition.by_layer(model)), len(kept if spec.steps is None else {kept[0], kept[-1], *spec.steps})
+    variants = 1 + parts * spec.draws + (parts + 1) * steps
     samples = len(data.test) + (len(data.train) if spec.train else 0)
-    some = list(islice(data.test.batches(), 8))
-    evaluate(model, trajectory, [Variant()], some)
-    began = time.perf_counter()
-    evaluate(model, trajectory, [Variant()] * 4, some)
-    each = (time.perf_counter() - began) / 4 / sum(len(targets) for _, targets in some)
     size = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
     return {
         "variants": variants,
         "forwards": variants * samples,
-        "seconds": round(each * variants * samples, 1),
+        "seconds": round(_seconds_a_sample(model, data.test) * variants * samples, 1),
         "memory_bytes": 3 * size + data.nbytes,
     }
 
 
-def _training_of(run: Run) -> TrainSpec:
+def _seconds_a_sample(model: nn.Module, split: Split) -> float:
+    """From the difference of six variants and two, so that what is done once does not count."""
+    some = list(islice(split.batches(), 16))
+    trajectory = Trajectory.of(final=state_of(model))
+
+    def seconds(variants: int) -> float:
+        began = time.perf_counter()
+        evaluate(model, trajectory, [Variant()] * variants, some)
+        return time.perf_counter() - began
+
+    seconds(1)
+    return max(0.0, seconds(6) - seconds(2)) / 4 / sum(len(targets) for _, targets in some)
+
+
+def _check_complete(run: Run, asked: TrainSpec) -> None:
+    """Refuse a run with checkpoints missing: the last one there would be taken for the trained network."""
+    there = {step.epoch for step in Trajectory.open(run.checkpoints.path).steps}
+    if missing := [epoch for epoch in range(asked.epochs + 1) if asked.keeps(epoch) and epoch not in there]:
+        raise UseError(f"{run.checkpoints.path} lacks the checkpoint of epoch {missing[0]}, which the run's spec keeps")
+
+
+def training_of(run: Run) -> TrainSpec:
     """What a finished training was asked."""
     asked = TrainSpec.from_dict({k: v for k, v in run.spec.items() if k != "fingerprint"})
     if not run.trained:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from layerscope.errors import UseError
 from layerscope.spec import Spec
 
 
@@ -26,3 +27,13 @@ class RobustnessSpec(Spec):
     """A layer is ambient below, critical above this share of the gap between chance and the unmodified network."""
     destroyed: float = 0.5
     """A layer destroys the network above this share."""
+
+    def __post_init__(self) -> None:
+        if self.draws < 0:
+            raise UseError(f"draws must not be negative, but is {self.draws}")
+        if any(step < 0 for step in self.steps or ()):
+            raise UseError(f"steps are epochs from 0, not {list(self.steps or ())}")
+        if not 0 < self.level < 1:
+            raise UseError(f"level must be between 0 and 1, not {self.level}")
+        if not 0 < self.ambient <= self.destroyed:
+            raise UseError(f"ambient ({self.ambient}) must be above 0 and at most destroyed ({self.destroyed})")

@@ -1,6 +1,7 @@
 """What an analysis found, as plain values for machines and for `--fail-if`. Never imports torch."""
 
 import fnmatch
+import math
 import operator
 import re
 from collections.abc import Callable, Iterable
@@ -13,6 +14,7 @@ from layerscope.table import Table
 
 NUMBERS = ("error", "delta", "low", "high")
 TEXTS = ("part", "verdict", "change")
+WORDS = {"verdict": ("ambient", "critical", "destroyed", "undecided"), "change": ("reset", "rerandomize")}
 
 
 def summary(table: Table) -> dict[str, Any]:
@@ -57,11 +59,19 @@ class Condition:
     """Several comparisons that must all be true of a Part's change."""
 
     text: str
+    places: tuple[Callable[[dict[str, Any]], bool], ...]
     tests: tuple[Callable[[dict[str, Any]], bool], ...]
 
     def failures(self, found: dict[str, Any]) -> list[dict[str, Any]]:
-        """The entries of a summary for which the condition is true."""
-        return [entry for entry in found["parts"] if all(test(entry) for test in self.tests)]
+        """The entries of a summary for which the condition is true. A condition that could be true of none, because no
+        layer has such a name or nothing was measured, is an error: it would never fail."""
+        meant = [entry for entry in found["parts"] if all(test(entry) for test in self.places)]
+        if not meant:
+            there = ", ".join(f"{entry['part']} ({entry['change']})" for entry in found["parts"]) or "nothing"
+            raise UseError(f"--fail-if {self.text!r} means no layer that was measured; there is {there}")
+        if unmeasured := [entry["part"] for entry in meant if not math.isfinite(entry.get("low", math.nan))]:
+            raise UseError(f"--fail-if {self.text!r}: {unmeasured[0]} has no number with an interval")
+        return [entry for entry in meant if all(test(entry) for test in self.tests)]
 
 
 _COMPARISON = re.compile(r"\s*(\w+)\s*(>=|<=|=|>|<)\s*(\S+)\s*")
@@ -74,19 +84,26 @@ def condition(text: str) -> Condition:
     Fields: part (with * and ?), verdict, change (reset, rerandomize; reset if not given) with `=`; error, delta, low,
     high, as fractions, with > >= < <= or =. `delta` is the point estimate; `low>0.02` asks that it is surely more.
     """
-    tests = [_test(comparison, text) for comparison in text.split(",")]
-    if not re.search(r"\bchange\s*=", text):
-        tests.append(lambda entry: entry["change"] == "reset")
-    return Condition(text, tuple(tests))
+    comparisons = [_parsed(comparison, text) for comparison in text.split(",")]
+    if not any(field == "change" for field, _, _ in comparisons):
+        comparisons.append(("change", "=", "reset"))
+    places = [_test(*c, text) for c in comparisons if c[0] in ("part", "change")]
+    return Condition(text, tuple(places), tuple(_test(*c, text) for c in comparisons if c[0] not in ("part", "change")))
 
 
-def _test(comparison: str, text: str) -> Callable[[dict[str, Any]], bool]:
+def _parsed(comparison: str, text: str) -> tuple[str, str, str]:
     match = _COMPARISON.fullmatch(comparison)
     if not match:
         raise UseError(
-            f"cannot read {comparison.strip()!r} in --fail-if {text!r}; write for example part=layer1, delta>0.02"
+            f"cannot read {comparison.strip()!r} in --fail-if {text!r}; write for example part=fc, delta>0.02"
         )
     field, sign, value = match.groups()
+    if field in WORDS and value not in WORDS[field]:
+        raise unknown(f"{field} in --fail-if", value, WORDS[field])
+    return field, sign, value
+
+
+def _test(field: str, sign: str, value: str, text: str) -> Callable[[dict[str, Any]], bool]:
     if field in TEXTS and sign == "=":
         return lambda entry: fnmatch.fnmatchcase(entry.get(field, ""), value)
     if field not in NUMBERS:

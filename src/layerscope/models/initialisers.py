@@ -20,6 +20,9 @@ class Law:
     kind: Literal["normal", "uniform", "constant"]
     scale: float
 
+    def __str__(self) -> str:
+        return f"constant {self.scale:g}" if self.kind == "constant" else f"{self.kind} of scale {self.scale:g}"
+
     def sample(self, like: Tensor, generator: torch.Generator) -> Tensor:
         """A draw of the shape and dtype of `like`; always drawn in float32 on the CPU, so that it is the same anywhere."""
         if self.kind == "constant":

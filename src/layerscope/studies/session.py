@@ -6,15 +6,18 @@ from pathlib import Path
 
 from layerscope.analyses.session import analyze
 from layerscope.analyses.spec import RobustnessSpec
-from layerscope.run import Run, environment
+from layerscope.errors import UseError
+from layerscope.run import REPORT, Run, environment
 from layerscope.runtime import Progress
-from layerscope.store import Folder
+from layerscope.store import SUMS, Folder
 from layerscope.studies.frame import Scale, Study, judge
 from layerscope.table import Table
 from layerscope.training.session import train
 from layerscope.training.spec import TrainSpec
 
 VERDICTS = "verdicts.parquet"
+OURS = {VERDICTS, REPORT, SUMS, "figures"}
+"""What a reproduction's folder holds beside its runs."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,8 @@ class Reproduction:
 def plan(study: Study, scale: Scale, seeds: int | None = None) -> list[tuple[TrainSpec, RobustnessSpec]]:
     """What is trained and analysed, by seed. The first seed has every checkpoint; the others, which only replicate the
     claims, start and end."""
+    if seeds is not None and seeds < 1:
+        raise UseError(f"seeds must be at least 1, not {seeds}")
     whole = (scale.training, scale.analysis)
     ends = (dataclasses.replace(scale.training, checkpoints=()), dataclasses.replace(scale.analysis, steps=()))
     chosen = [whole if seed == 0 else ends for seed in range(scale.seeds if seeds is None else seeds)]
@@ -51,10 +56,13 @@ def reproduce(
 
     What is complete is not done again, so that a study that was stopped goes on; more seeds can be added later.
     """
-    out, runs, tables = Path(out), [], []
+    folder, runs, tables = Folder(out), [], []
+    foreign = {name for name in folder.entries() if not name.startswith("seed-")} - OURS
+    if foreign:
+        raise UseError(f"{folder.path} holds {min(foreign)}, which is not of a reproduction; choose another --out")
     for number, (training, analysis) in enumerate(plan(study, study.scale(scale), seeds)):
         told = _prefixed(progress, f"seed {number}: ")
-        run = train(training, out / f"seed-{number}", data_dir=data_dir, progress=told)
+        run = train(training, folder.path / f"seed-{number}", data_dir=data_dir, progress=told)
         tables.append(analyze(run, analysis, data_dir=data_dir, progress=told))
         runs.append(run)
     verdicts = judge(study, tables)
@@ -69,8 +77,9 @@ def reproduce(
         "data": tables[0].provenance["data"],
     }
     verdicts = Table(verdicts.frame, facts)
-    Folder(out).write(VERDICTS, verdicts.save)
-    return Reproduction(out, tuple(runs), verdicts)
+    with folder.lock():
+        folder.write(VERDICTS, verdicts.save)
+    return Reproduction(folder.path, tuple(runs), verdicts)
 
 
 def _prefixed(progress: Progress | None, prefix: str) -> Progress | None:

@@ -60,14 +60,14 @@ def moments(spec: TrainSpec, model: nn.Module, data: DataSet, stopped: Stopped |
     """
     optimizer = torch.optim.SGD(model.parameters(), spec.lr, spec.momentum, weight_decay=spec.weight_decay, fused=True)
     if stopped is None:
-        yield Moment(0, model, optimizer, _rows(0, "test", *_measure(model, data.test)))
+        yield Moment(0, model, optimizer, _rows(0, "test", *measure(model, data.test)))
     else:
         _restore(model, optimizer, stopped.state)
     for epoch in range(stopped.epoch + 1 if stopped else 1, spec.epochs + 1):
         for group in optimizer.param_groups:
             group["lr"] = spec.learning_rate(epoch - 1)
         seen = _epoch(model, optimizer, data.train, spec, epoch)
-        rows = _rows(epoch, "train", *seen) + _rows(epoch, "test", *_measure(model, data.test))
+        rows = _rows(epoch, "train", *seen) + _rows(epoch, "test", *measure(model, data.test))
         if not math.isfinite(seen[0]):
             raise UseError(
                 f"training diverged in epoch {epoch} (loss {seen[0]}); the checkpoints before it are kept. "
@@ -103,7 +103,7 @@ def _epoch(
 
 
 @torch.inference_mode()
-def _measure(model: nn.Module, split: Split) -> tuple[float, float, int]:
+def measure(model: nn.Module, split: Split) -> tuple[float, float, int]:
     """Mean loss, error and n of the network as it is."""
     model.eval()
     loss_sum, errors = 0.0, 0

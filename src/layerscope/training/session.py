@@ -11,11 +11,12 @@ from safetensors import safe_open
 from torch import nn
 
 from layerscope.data import DataSet, Split, load
+from layerscope.errors import UseError
 from layerscope.run import TRAINING, Run, environment
 from layerscope.runtime import Progress
 from layerscope.step import Step
 from layerscope.table import Table
-from layerscope.training.loop import Moment, Stopped, moments, start
+from layerscope.training.loop import Moment, Stopped, measure, moments, start
 from layerscope.training.spec import TrainSpec
 from layerscope.trajectory import save_state, write_tensors
 
@@ -39,7 +40,9 @@ def train(
     model = start(spec, data)  # before the folder is claimed: a name that does not exist leaves nothing behind
     run = Run(out)
     with run.claim(spec):
-        if not run.trained:
+        if run.trained:
+            _refuse_other_data(run, data, run.provenance["training"]["data"]["fingerprint"])
+        else:
             _train(run, spec, model, data, progress)
     return run
 
@@ -51,16 +54,16 @@ def plan(spec: TrainSpec, *, data_dir: str | Path | None = None) -> dict[str, An
     size = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
     steps = spec.epochs * -(-len(data.train) // spec.batch_size)
     few = Split(data.train.inputs[: 20 * spec.batch_size], data.train.targets[: 20 * spec.batch_size])
+    brief = dataclasses.replace(spec, epochs=2, checkpoints=None)
+    times = [time.perf_counter() for _ in moments(brief, model, dataclasses.replace(data, train=few))]
     began = time.perf_counter()
-    for _ in moments(
-        dataclasses.replace(spec, epochs=1, checkpoints=None), model, dataclasses.replace(data, train=few)
-    ):
-        pass
-    each = (time.perf_counter() - began) / -(-len(few) // spec.batch_size)
+    measure(model, data.test)
+    tested = time.perf_counter() - began
+    each = max(0.0, times[2] - times[1] - tested) / -(-len(few) // spec.batch_size)
     kept = sum(spec.keeps(epoch) for epoch in range(spec.epochs + 1))
     return {
         "steps": steps,
-        "seconds": round(each * steps, 1),
+        "seconds": round(each * steps + tested * (spec.epochs + 1), 1),
         "checkpoints": kept,
         "disk_bytes": kept * size,
         "memory_bytes": 4 * size + data.nbytes,
@@ -69,7 +72,7 @@ def plan(spec: TrainSpec, *, data_dir: str | Path | None = None) -> dict[str, An
 
 def _train(run: Run, spec: TrainSpec, model: nn.Module, data: DataSet, progress: Progress | None) -> None:
     began, saved = time.perf_counter(), time.monotonic()
-    stopped, rows = _stopped(run)
+    stopped, rows = _stopped(run, data)
     for moment in moments(spec, model, data, stopped):
         if spec.keeps(moment.epoch):
             save_state(run.checkpoints, Step(moment.epoch), moment.model.state_dict())
@@ -77,7 +80,7 @@ def _train(run: Run, spec: TrainSpec, model: nn.Module, data: DataSet, progress:
         if progress is not None and moment.epoch:
             progress("train", moment.epoch, spec.epochs)
         if time.monotonic() - saved > EVERY:
-            _save(run, moment, rows)
+            _save(run, moment, rows, data)
             saved = time.monotonic()
     facts = environment() | {
         "spec": spec.fingerprint,
@@ -92,17 +95,25 @@ def _train(run: Run, spec: TrainSpec, model: nn.Module, data: DataSet, progress:
     run.folder.remove(RESUME)
 
 
-def _save(run: Run, moment: Moment, rows: list[dict[str, Any]]) -> None:
+def _save(run: Run, moment: Moment, rows: list[dict[str, Any]], data: DataSet) -> None:
     """One file for all that the rest depends on, so that its parts can never be of different moments."""
-    about = {"epoch": str(moment.epoch), "rows": json.dumps(rows)}
+    about = {"epoch": str(moment.epoch), "rows": json.dumps(rows), "data": data.fingerprint}
     write_tensors(run.folder, RESUME, moment.state(), about)
 
 
-def _stopped(run: Run) -> tuple[Stopped | None, list[dict[str, Any]]]:
+def _stopped(run: Run, data: DataSet) -> tuple[Stopped | None, list[dict[str, Any]]]:
     """Where the training of a run was stopped, and the losses so far; nothing if it never came to the first save."""
     if not run.folder.has(RESUME):
         return None, []
     with safe_open(run.folder.file(RESUME), framework="pt") as file:
         about = file.metadata()
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    _refuse_other_data(run, data, about["data"])
     return Stopped(int(about["epoch"]), state), json.loads(about["rows"])
+
+
+def _refuse_other_data(run: Run, data: DataSet, before: str) -> None:
+    if data.fingerprint != before:
+        raise UseError(
+            f"{run.path} was trained on other data than {data.name} is here (fingerprints differ); choose another --out"
+        )

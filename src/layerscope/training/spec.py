@@ -49,12 +49,17 @@ class TrainSpec(Spec):
                 raise UseError(f"{name} must be above 0, not {getattr(self, name)}")
         if not 0 <= self.momentum < 1:
             raise UseError(f"momentum must be in [0, 1), not {self.momentum}")
+        for name in ("weight_decay", "decay"):
+            if not getattr(self, name) >= 0:
+                raise UseError(f"{name} must not be negative, but is {getattr(self, name)}")
+        if any(not 0 < share <= 1 for share in self.milestones):
+            raise UseError(f"milestones are shares of the epochs in (0, 1], not {list(self.milestones)}")
         if any(not 0 <= epoch <= self.epochs for epoch in self.checkpoints or ()):
             raise UseError(f"checkpoints must be epochs from 0 to {self.epochs}, not {list(self.checkpoints or ())}")
 
     def learning_rate(self, epoch: int) -> float:
         """The learning rate during an epoch, counted from 0."""
-        passed = sum(epoch >= round(share * self.epochs) for share in self.milestones)
+        passed = sum(epoch >= max(1, round(share * self.epochs)) for share in self.milestones)
         return self.lr * self.decay**passed
 
     def keeps(self, epoch: int) -> bool:
