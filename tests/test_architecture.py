@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1] / "src" / "layerscope"
 
 LEVELS = [
-    {"errors", "step", "stats", "spec", "rng", "state", "partition"},
+    {"entry", "errors", "step", "stats", "spec", "rng", "state", "partition"},
     {"store", "runtime"},
     {"table", "trajectory", "data", "models", "run"},
     {"perturb", "metrics", "measures", "plots"},
@@ -60,6 +60,10 @@ def resolve(module: str, name: str) -> str:
     return f"{module}.{name}" if f"{module}.{name}" in modules() else module
 
 
+def test_the_entry_starts_the_command_line_and_nothing_else():
+    assert imports(modules()["layerscope.entry"]) == {"layerscope.cli"}
+
+
 def room(module: str) -> str:
     return module.split(".")[1] if "." in module else ""
 
@@ -69,7 +73,9 @@ def test_every_room_has_a_level():
 
 
 def test_nothing_imports_upward():
-    edges = [(a, b) for a, path in modules().items() if room(a) for b in imports(path) if room(b)]
+    edges = [
+        (a, b) for a, path in modules().items() if room(a) for b in imports(path) if room(b) and room(a) != "entry"
+    ]
     assert len(edges) > 50
     assert [(a, b) for a, b in edges if LEVEL[room(a)] < LEVEL[room(b)]] == []
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 import layerscope as ls
-from layerscope.cli import main
+from layerscope.cli import app, main
+from layerscope.entry import COMMANDS
 from layerscope.trajectory import save_state
 
 SMALL = ["--model", "fcn-1x8", "--epochs", "2"]
@@ -176,4 +177,11 @@ def test_stderr_and_exit_code_of_the_real_process(tmp_path):
     assert done.stderr.startswith("layerscope: ")
     helped = subprocess.run([sys.executable, "-m", "layerscope", "--help"], capture_output=True, text=True)
     assert helped.returncode == 0
-    assert all(command in helped.stdout for command in ("demo", "train", "analyze", "report"))
+    assert all(command in helped.stdout for command in ("demo", "train", "analyze", "report", "reproduce"))
+
+
+def test_the_overview_names_every_command(capsys):
+    assert set(COMMANDS) == {name for name in app if not name.startswith("-")}
+    for name, answers in COMMANDS.items():
+        assert main([name, "--help"]) == 0
+        assert answers.split("?")[0] in " ".join(capsys.readouterr().out.split())

@@ -1,5 +1,5 @@
 """`python -m layerscope` is the command line."""
 
-from layerscope.cli import entry
+from layerscope.entry import entry
 
 entry()

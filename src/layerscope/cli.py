@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter
-from cyclopts.config import Toml, Yaml
 
 from layerscope import __version__
 from layerscope.analyses.spec import RobustnessSpec
+from layerscope.entry import COMMANDS, QUESTION
 from layerscope.errors import UseError
 from layerscope.training.spec import TrainSpec
 
@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 
 app = App(
     name="layerscope",
-    help="Which layers of a trained network matter, and which can be put back to their random start?",
-    help_epilogue="train and analyze take settings from a file too: --spec FILE.yaml or FILE.toml; a flag beside it wins.",
+    help=QUESTION,
     version=__version__,
     help_format="plaintext",
     help_on_error=False,
@@ -51,14 +50,14 @@ FailIf = Annotated[
 ]
 
 
-@app.command
+@app.command(help=COMMANDS["demo"])
 def demo(*, out: Out = Path("runs/demo")) -> int:
     """Which layers of a small network matter? Train on embedded digits, analyse and report, in about a minute."""
     _trained(TRAIN, out, None)
     return _analyzed(out, ROBUSTNESS, "robustness", None, False, ())
 
 
-@app.command
+@app.command(help=COMMANDS["train"])
 def train(
     *,
     out: Out,
@@ -84,7 +83,7 @@ def train(
     return 0
 
 
-@app.command
+@app.command(help=COMMANDS["analyze"])
 def analyze(
     run: RunFolder,
     *,
@@ -104,7 +103,7 @@ def analyze(
     return _analyzed(run, spec, name, data_dir, json, fail_if)
 
 
-@app.command
+@app.command(help=COMMANDS["report"])
 def report(run: RunFolder) -> int:
     """What was found? Make the report of a run again from the run's files."""
     from layerscope.report import make
@@ -116,7 +115,7 @@ def report(run: RunFolder) -> int:
     return 0
 
 
-@app.command
+@app.command(help=COMMANDS["reproduce"])
 def reproduce(
     study: Annotated[str | None, Parameter(help="Which figure or table, such as zhang2022/fig1.")] = None,
     *,
@@ -284,6 +283,8 @@ def _from_file(words: list[str]) -> list[str]:
     if at + 1 == len(words):
         raise UseError("--spec needs a file: --spec settings.yaml")
     path = Path(words[at + 1])
+    from cyclopts.config import Toml, Yaml
+
     kinds = {".yaml": Yaml, ".yml": Yaml, ".toml": Toml}
     if path.suffix not in kinds:
         raise UseError(f"{path} must end in .yaml, .yml or .toml")
@@ -291,11 +292,3 @@ def _from_file(words: list[str]) -> list[str]:
         raise UseError(f"there is no file {path}")
     app.config = (kinds[path.suffix](path, use_commands_as_keys=False, allow_unknown=False),)
     return words[:at] + words[at + 2 :]
-
-
-def entry() -> None:
-    sys.exit(main())
-
-
-if __name__ == "__main__":
-    entry()

@@ -1,6 +1,5 @@
 """What a user is told when something asked for cannot be done."""
 
-import difflib
 from collections.abc import Iterable
 
 
@@ -10,6 +9,8 @@ class UseError(ValueError):
 
 def unknown(kind: str, name: str, known: Iterable[str], form: str = "") -> UseError:
     """The error for a name that does not exist: the nearest that do, else all of them."""
+    import difflib  # only where something is wrong: it is slow to load
+
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}."

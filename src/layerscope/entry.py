@@ -1,0 +1,36 @@
+"""Where the command line starts. The overview is printed without loading what the commands need, so that it comes at once."""
+
+import sys
+
+QUESTION = "Which layers of a trained network matter, and which can be put back to their random start?"
+COMMANDS = {
+    "demo": "Which layers of a small network matter? Train on embedded digits, analyse and report, in about a minute.",
+    "train": "How did a network get where it is? Train one and keep its checkpoints, from before any data is seen.",
+    "analyze": "Which layers matter? Put each back to its start and to every checkpoint, and draw each afresh; then report.",
+    "report": "What was found? Make the report of a run again from the run's files.",
+    "reproduce": "Do the claims of a paper's figure or table hold? Run it and judge each claim.",
+}
+"""Command -> what it answers: the first line of its help."""
+
+
+def overview() -> str:
+    """What `layerscope --help` prints."""
+    import shutil
+    import textwrap
+
+    width = min(100, shutil.get_terminal_size().columns)
+    lines = ["Usage: layerscope COMMAND [OPTIONS]", "", *textwrap.wrap(QUESTION, width), "", "Commands:"]
+    for name, answers in COMMANDS.items():
+        lines += textwrap.wrap(answers, width, initial_indent=f"  {name:10} ", subsequent_indent=" " * 13)
+    settings = "train and analyze take settings from a file too: --spec FILE.yaml or FILE.toml; a flag beside it wins."
+    return "\n".join([*lines, "", "layerscope COMMAND --help tells all about one.", *textwrap.wrap(settings, width)])
+
+
+def entry() -> None:
+    """The program `layerscope`."""
+    if sys.argv[1:] in ([], ["--help"], ["-h"]):
+        print(overview())
+        return
+    from layerscope.cli import main
+
+    sys.exit(main())
