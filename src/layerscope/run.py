@@ -15,7 +15,7 @@ from layerscope.spec import Spec, canonical_json
 from layerscope.store import SUMS, Folder
 from layerscope.table import Table
 
-_NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
+_NAME = re.compile(r"\w[\w .,()+-]*")
 SPEC, PROVENANCE, TRAINING, REPORT = "spec.json", "provenance.json", "training.parquet", "report.html"
 
 
@@ -137,7 +137,9 @@ def environment() -> dict[str, Any]:
 
 def _analysis(name: str) -> str:
     if not _NAME.fullmatch(name):
-        raise UseError(f"{name!r} cannot be the name of an analysis: use letters, digits, '.', '_' and '-'")
+        raise UseError(
+            f"{name!r} cannot be the name of an analysis: use letters, digits, spaces and any of . , ( ) + - _"
+        )
     return f"analyses/{name}.parquet"
 
 

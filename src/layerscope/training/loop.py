@@ -18,6 +18,9 @@ from layerscope.models.initialisers import initialise, laws_of
 from layerscope.state import State
 from layerscope.training.spec import TrainSpec
 
+TOGETHER = 64
+"""Steps whose outputs are counted at once: one by one the counting takes as long as a small network's step."""
+
 
 @dataclass(frozen=True)
 class Moment:
@@ -89,7 +92,8 @@ def _epoch(
     """One pass in an order that depends on seed and epoch alone: mean loss and error while the weights move, and n."""
     order = torch.randperm(len(train), generator=rng.generator(spec.seed, "order", draw=epoch))
     model.train()
-    loss_sum, errors = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.int64)
+    seen: list[tuple[Tensor, Tensor, Tensor]] = []
+    loss_sum, errors = 0.0, 0
     for indices in order.split(spec.batch_size):
         targets = train.targets[indices]
         outputs = model(train.inputs[indices])
@@ -97,9 +101,22 @@ def _epoch(
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        loss_sum += loss.detach() * len(indices)
-        errors += is_error(outputs.detach(), targets).sum()
-    return loss_sum.item() / len(train), errors.item() / len(train), len(train)
+        seen.append((loss.detach(), outputs.detach(), targets))
+        if len(seen) == TOGETHER:
+            loss_sum, errors = _added(loss_sum, errors, seen)
+    loss_sum, errors = _added(loss_sum, errors, seen)
+    return loss_sum / len(train), errors / len(train), len(train)
+
+
+def _added(loss_sum: float, errors: int, seen: list[tuple[Tensor, Tensor, Tensor]]) -> tuple[float, int]:
+    """The sums with what was seen added; `seen` is emptied."""
+    if seen:
+        losses, outputs, targets = zip(*seen, strict=True)
+        sizes = torch.tensor([len(each) for each in targets], dtype=torch.float64)
+        loss_sum += float(torch.stack(losses).double() @ sizes)
+        errors += int(is_error(torch.cat(outputs), torch.cat(targets)).sum())
+        seen.clear()
+    return loss_sum, errors
 
 
 @torch.inference_mode()
