@@ -1,4 +1,5 @@
-"""The command line: a thin shell around the library. Heavy imports happen inside the commands."""
+"""The command line: a thin shell around the library. Heavy imports happen inside the commands; what each answers is said
+once, in `entry.COMMANDS`."""
 
 import sys
 from pathlib import Path
@@ -52,7 +53,6 @@ FailIf = Annotated[
 
 @app.command(help=COMMANDS["demo"])
 def demo(*, out: Out = Path("runs/demo")) -> int:
-    """Which layers of a small network matter? Train on embedded digits, analyse and report, in about a minute."""
     _trained(TRAIN, out, None)
     return _analyzed(out, ROBUSTNESS, "robustness", None, False, ())
 
@@ -66,7 +66,6 @@ def train(
     dry_run: DryRun = False,
     json: Json = False,
 ) -> int:
-    """How did a network get where it is? Train one and keep its checkpoints, from before any data is seen."""
     if dry_run:
         from layerscope.training.session import plan
 
@@ -94,7 +93,6 @@ def analyze(
     dry_run: DryRun = False,
     json: Json = False,
 ) -> int:
-    """Which layers matter? Put each back to its start and to every checkpoint, and draw each afresh; then report."""
     if dry_run:
         from layerscope.analyses.session import plan, training_of
         from layerscope.run import Run
@@ -105,7 +103,6 @@ def analyze(
 
 @app.command(help=COMMANDS["report"])
 def report(run: RunFolder) -> int:
-    """What was found? Make the report of a run again from the run's files."""
     from layerscope.report import make
     from layerscope.run import Run
 
@@ -129,7 +126,6 @@ def reproduce(
     dry_run: DryRun = False,
     json: Json = False,
 ) -> int:
-    """Do the claims of a paper's figure or table hold? Run it and judge each claim."""
     from layerscope.studies import catalogue
 
     if list_ or study is None:

@@ -32,18 +32,13 @@ class Run:
         """Hold the folder for a run of this spec, new or begun before. A folder that holds anything else is never changed."""
         asked = _plain(spec)
         if self.folder.has(SPEC):
-            self._refuse_other(self.spec, asked)
+            _refuse_other(self.spec, asked, f"{self.path} holds a run of another spec", "choose another --out")
         elif self.folder.entries() - {SUMS}:
             raise UseError(f"{self.path} exists and is not a run of layerscope; choose another --out")
         with self.folder.lock():
             if not self.folder.has(SPEC):
                 self.folder.write_json(SPEC, asked)
             yield
-
-    def _refuse_other(self, there: dict[str, Any], asked: dict[str, Any]) -> None:
-        if there != asked:
-            different = _difference(there, asked)
-            raise UseError(f"{self.path} holds a run of another spec ({different}); choose another --out")
 
     @classmethod
     def open(cls, path: str | Path) -> "Run":
@@ -99,11 +94,8 @@ class Run:
         if not self.folder.has(_analysis(name)):
             return None
         there, asked = self.folder.read_json(f"analyses/{name}.json"), {**_plain(spec), "inputs": inputs}
-        if there != asked:
-            different = _difference(there, asked)
-            raise UseError(
-                f"{self.path} has an analysis {name!r} of another spec or inputs ({different}); choose another --name"
-            )
+        what = f"{self.path} has an analysis {name!r} of another spec or inputs"
+        _refuse_other(there, asked, what, "choose another --name")
         return self.analysis(name)
 
     def partial(self, name: str, key: str) -> dict[str, Any]:
@@ -152,9 +144,12 @@ def _plain(spec: Spec) -> dict[str, Any]:
     return {**json.loads(canonical_json(spec.to_dict())), "fingerprint": spec.fingerprint}
 
 
-def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:
-    changed = [name for name in {**old, **new} if old.get(name) != new.get(name) and name != "fingerprint"]
-    return "; ".join(f"{name}: {old.get(name)!r} there, {new.get(name)!r} asked" for name in changed)
+def _refuse_other(there: dict[str, Any], asked: dict[str, Any], what: str, instead: str) -> None:
+    """An error that names every field in which what is there differs from what was asked."""
+    if there != asked:
+        changed = [k for k in {**there, **asked} if there.get(k) != asked.get(k) and k != "fingerprint"]
+        fields = "; ".join(f"{k}: {there.get(k)!r} there, {asked.get(k)!r} asked" for k in changed)
+        raise UseError(f"{what} ({fields}); {instead}")
 
 
 def _version(package: str) -> str:

@@ -22,6 +22,11 @@ def shapes_of(state: State) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in state.items()}
 
 
+def nbytes_of(model: nn.Module) -> int:
+    """Bytes of a model's values."""
+    return sum(tensor.nbytes for tensor in model.state_dict().values())
+
+
 def check_shapes(shapes: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], where: str) -> None:
     """Refuse values that do not fit the model: the error names `where` and every tensor at fault."""
     faults = [f"{name} is missing" for name in expected if name not in shapes]

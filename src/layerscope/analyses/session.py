@@ -19,7 +19,7 @@ from layerscope.perturb import Variant
 from layerscope.run import Run, environment
 from layerscope.runtime import Kept, Progress
 from layerscope.spec import fingerprint
-from layerscope.state import state_of
+from layerscope.state import nbytes_of, state_of
 from layerscope.table import Table
 from layerscope.training.spec import TrainSpec
 from layerscope.trajectory import Trajectory
@@ -84,16 +84,15 @@ def plan(asked: TrainSpec, spec: RobustnessSpec, *, data_dir: str | Path | None 
     forwards, seconds, bytes."""
     data = load(asked.data, data_dir)
     model = build(asked.model, data.input_shape, data.classes)
-    kept = [epoch for epoch in range(asked.epochs + 1) if asked.keeps(epoch)]
+    kept = asked.kept
     parts, steps = len(Partition.by_layer(model)), len(kept if spec.steps is None else {kept[0], kept[-1], *spec.steps})
     variants = 1 + parts * spec.draws + (parts + 1) * steps
     samples = len(data.test) + (len(data.train) if spec.train else 0)
-    size = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
     return {
         "variants": variants,
         "forwards": variants * samples,
         "seconds": round(_seconds_a_sample(model, data.test) * variants * samples, 1),
-        "memory_bytes": 3 * size + data.nbytes,
+        "memory_bytes": 3 * nbytes_of(model) + data.nbytes,
     }
 
 
@@ -114,7 +113,7 @@ def _seconds_a_sample(model: nn.Module, split: Split) -> float:
 def _check_complete(run: Run, asked: TrainSpec) -> None:
     """Refuse a run with checkpoints missing: the last one there would be taken for the trained network."""
     there = {step.epoch for step in Trajectory.open(run.checkpoints.path).steps}
-    if missing := [epoch for epoch in range(asked.epochs + 1) if asked.keeps(epoch) and epoch not in there]:
+    if missing := [epoch for epoch in asked.kept if epoch not in there]:
         raise UseError(f"{run.checkpoints.path} lacks the checkpoint of epoch {missing[0]}, which the run's spec keeps")
 
 

@@ -14,6 +14,7 @@ from layerscope.data import DataSet, Split, load
 from layerscope.errors import UseError
 from layerscope.run import TRAINING, Run, environment
 from layerscope.runtime import Progress
+from layerscope.state import nbytes_of
 from layerscope.step import Step
 from layerscope.table import Table
 from layerscope.training.loop import Moment, Stopped, measure, moments, start
@@ -51,7 +52,7 @@ def plan(spec: TrainSpec, *, data_dir: str | Path | None = None) -> dict[str, An
     """What a training would take, from 20 timed steps: steps, seconds, bytes of checkpoints and of memory."""
     data = load(spec.data, data_dir)
     model = start(spec, data)
-    size = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+    size, kept = nbytes_of(model), len(spec.kept)
     steps = spec.epochs * -(-len(data.train) // spec.batch_size)
     few = Split(data.train.inputs[: 20 * spec.batch_size], data.train.targets[: 20 * spec.batch_size])
     brief = dataclasses.replace(spec, epochs=2, checkpoints=None)
@@ -60,7 +61,6 @@ def plan(spec: TrainSpec, *, data_dir: str | Path | None = None) -> dict[str, An
     measure(model, data.test)
     tested = time.perf_counter() - began
     each = max(0.0, times[2] - times[1] - tested) / -(-len(few) // spec.batch_size)
-    kept = sum(spec.keeps(epoch) for epoch in range(spec.epochs + 1))
     return {
         "steps": steps,
         "seconds": round(each * steps + tested * (spec.epochs + 1), 1),

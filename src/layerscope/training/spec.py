@@ -62,6 +62,11 @@ class TrainSpec(Spec):
         passed = sum(epoch >= max(1, round(share * self.epochs)) for share in self.milestones)
         return self.lr * self.decay**passed
 
+    @property
+    def kept(self) -> list[int]:
+        """The epochs whose state is kept, in order."""
+        return [epoch for epoch in range(self.epochs + 1) if self.keeps(epoch)]
+
     def keeps(self, epoch: int) -> bool:
         """Whether the state after this many epochs is kept."""
         return epoch in (0, self.epochs) or self.checkpoints is None or epoch in self.checkpoints
