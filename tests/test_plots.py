@@ -12,8 +12,9 @@ import pytest
 
 from layerscope import plots
 from layerscope.errors import UseError
-from layerscope.plots import scales, words
-from layerscope.plots.grid import RANDOM, WHOLE, Grid, changed, distance_grid, layer_grid
+from layerscope.plots import names, scales, words
+from layerscope.plots.about import About
+from layerscope.plots.grid import RANDOM, WHOLE, Grid, changed, distance_grid, general, layer_grid
 from layerscope.plots.series import layer_panel
 from layerscope.plots.terminal import shown_columns
 from layerscope.table import Table
@@ -108,6 +109,90 @@ def with_row(table: Table, change: Row, **where: Any) -> Table:
     chosen = frame.index.isin(table.where(**where).index)
     for name, value in change.items():
         frame.loc[chosen, name] = value
+    return Table(frame, table.provenance, table.variants)
+
+
+LANGUAGE = {
+    "metric": "token_cross_entropy",
+    "unit": "nats/token",
+    "chance": math.log(50257),
+    "model": "hf:models/gpt2",
+    "data": {"name": "mylab.data:stories", "fingerprint": "0123"},
+    "by": "layer",
+    "buffers": "rewind",
+    "probe": {"batches": 2, "identical": True, "max_difference": 0.0, "note": "", "unused": []},
+    "left_out": {},
+}
+"""What the provenance of a language model's analysis says; `unit` is that of the metric."""
+
+
+def transformer(layers: int) -> list[str]:
+    """The names of the Parts of a language model: 6 a layer and 3 more."""
+    names = ["ln_1", "attn.c_attn", "attn.c_proj", "ln_2", "mlp.c_fc", "mlp.c_proj"]
+    blocks = [f"transformer.h.{i}.{name}" for i in range(layers) for name in names]
+    return ["transformer.wte = lm_head", "transformer.wpe", *blocks, "transformer.ln_f"]
+
+
+def harm(part: int, parts: int) -> float:
+    """How much of the way to chance (1) a Part's change takes the network: the later, the less; every seventh is worse."""
+    return round(1.3 * (1 - part / parts) ** 4 + (0.2 if part % 7 == 3 else 0.001 * (part % 5)), 4)
+
+
+def foreign_table(
+    parts: list[str] | int = 6,
+    steps: tuple[int, ...] = (),
+    draws: int = 3,
+    splits: tuple[str, ...] = ("test",),
+    unmodified: float = 3.2,
+    **about: Any,
+) -> Table:
+    """A table of the shape of `robustness` on somebody's model: no start, unless there are steps from 0."""
+    facts = LANGUAGE | about
+    metric, unit, chance = facts["metric"], facts.pop("unit"), facts["chance"]
+    names = parts if isinstance(parts, list) else [f"transformer.h.{i}.mlp" for i in range(parts)]
+    gap = (2 * unmodified if chance is None else chance) - unmodified
+    decided = chance is not None
+
+    def pair(name: str, value: float, n: int = 64, kind: str = "population", **place: Any) -> list[Row]:
+        width, change = 0.02 * min(abs(gap), unmodified), value - unmodified
+        verdict = "ambient" if change / gap + 0.02 < 0.1 else "destroyed" if change / gap > 0.52 else "critical"
+        ends = {"n": n, "unit": unit, "status": "ok", "interval": kind, "level": 0.95}
+        common = {"part": name, **place, **ends}
+        judged = bool(name) and name != WHOLE and place["split"] == "test"
+        said = {"verdict": verdict if decided else "undecided"} if judged else {}
+        return [
+            {**common, "metric": metric, "value": value, "low": value - width, "high": value + width},
+            {**common, "metric": f"{metric}_delta", "value": change, "low": change - width, "high": change + width, **said},
+            {**common, "metric": "disagreement", "unit": "fraction", "value": min(1.0, abs(change / gap)), "low": 0.0},
+        ]  # fmt: skip
+
+    rows = [row for split in splits for row in pair("", unmodified, perturbation="none", split=split)]
+    for i, name in enumerate([*names, WHOLE]):
+        for split in splits:
+            for at, step in enumerate(steps):
+                left = 1 - at / max(1, len(steps) - 1)
+                value = unmodified + gap * (1.0 if name == WHOLE else harm(i, len(names))) * left**2
+                rows += pair(name, value, perturbation="rewind", split=split, step=step)
+            for draw in range(draws if name != WHOLE else 0):
+                value = unmodified + gap * (harm(i, len(names)) + 0.002 * (draw - (draws - 1) / 2))
+                rows += pair(name, value, perturbation="rerandomize", split=split, draw=draw)
+            if draws and name != WHOLE:
+                value = unmodified + gap * harm(i, len(names))
+                rows += pair(name, value, draws, "draws", perturbation="rerandomize", split=split)
+        rows += distances(name, i, list(steps), draws) if name != WHOLE else []
+    rows = [row for row in rows if (steps and steps[0] == 0) or row.get("to") != "start"]
+    return Table.of([{"run": "made", **row} for row in rows], facts)
+
+
+def failed_part(table: Table, name: str, reason: str = "RuntimeError: no") -> Table:
+    """The table with a Part whose forwards all raised: one row a variant and metric, without numbers or changes."""
+    frame = table.frame
+    mine = frame["part"].eq(name) & frame["split"].ne("")
+    frame = frame.loc[~(mine & frame["metric"].str.endswith("_delta"))].copy()
+    mine = frame["part"].eq(name) & frame["split"].ne("")
+    for column, value in (("value", math.nan), ("low", math.nan), ("high", math.nan), ("unit", ""), ("n", None)):
+        frame.loc[mine, column] = value
+    frame.loc[mine, ["status", "reason"]] = ["failed", reason]
     return Table(frame, table.provenance, table.variants)
 
 
@@ -451,3 +536,276 @@ def test_a_large_map_is_drawn_in_seconds() -> None:
     grid: Grid = layer_grid(table)
     assert len(list(grid.flat())) == 11 * 102
     assert time.perf_counter() - began < 1
+
+
+PERPLEXITY = {"metric": "perplexity", "unit": "", "unmodified": 23.4, "chance": 50257.0}
+BLEU = {"metric": "bleu_score", "unit": "", "unmodified": 34.0, "chance": 1.0, "better": "higher"}
+UNKNOWN = {
+    "metric": "squared_error",
+    "unit": "K²",
+    "unmodified": 0.4,
+    "chance": None,
+    "chance_reason": "the value of guessing is not known for squared_error; give chance=",
+}
+
+
+@pytest.mark.parametrize(
+    ("metric", "unit", "title", "shown"),
+    [
+        ("error", "fraction", "Error", (100.0, "% error")),
+        ("error_delta", "fraction", "Change of error", (100.0, "percentage points")),
+        ("top5_error", "fraction", "Top-5 error", (100.0, "% top-5 error")),
+        ("token_cross_entropy", "nats/token", "Token cross-entropy", (1.0, "nats/token")),
+        ("token_cross_entropy_delta", "nats/token", "Change of token cross-entropy", (1.0, "nats/token")),
+        ("perplexity", "", "Perplexity", (1.0, "")),
+        ("disagreement", "fraction", "Disagreement", (100.0, "% disagreement")),
+        ("BLEU_score", "points", "BLEU score", (1.0, "points")),
+        ("_", "", "_", (1.0, "")),
+    ],
+)
+def test_metrics_have_names_and_units(metric: str, unit: str, title: str, shown: tuple[float, str]) -> None:
+    assert names.title(metric) == title
+    assert names.shown_unit(metric, unit) == shown
+
+
+def test_what_is_counted() -> None:
+    metrics = ("error", "token_error", "perplexity", "perplexity_delta", "my_tokens")
+    assert [names.counted(metric) for metric in metrics] == ["sample", "sequence", "sequence", "sequence", "sample"]
+
+
+def test_the_deciding_metric_is_what_the_provenance_says() -> None:
+    old, new = made_table(), foreign_table(3, **PERPLEXITY)
+    assert (layer_grid(old).metric, layer_grid(new).metric) == ("error", "perplexity")
+    assert layer_grid(new, "disagreement").unit == "% disagreement"
+    assert About.of(Table.of([])) == About()
+    assert About.of(Table.of([], {"chance": None, "metric": None, "by": None})) == About()
+    assert (About.of(new).step, About.of(new).part) == ("checkpoint", "layer")
+    assert About.of(Table.of([], {"by": "head"})).part == "part"
+
+
+def test_every_scale_runs_from_light_to_dark_and_back() -> None:
+    made = [
+        scales.of_shares([2, 90], 90),
+        scales.of_shares([30, 80], 90),
+        scales.of_shares([93, 20], 10, higher=True),
+        scales.of_amounts([3.2, 5, 20], 10.8),
+        scales.of_amounts([23, 1e5], 50257),
+        scales.of_amounts([34, -9], 1, higher=True),
+        scales.of_amounts([-3, 5], math.nan),
+        scales.from_zero([0, 3], "linear"),
+        scales.from_zero([-1, 3], "root"),
+        scales.of_amounts([], math.nan),
+        scales.of_amounts([2.0, 2.0], math.inf),
+    ]
+    for scale in made:
+        assert scale.high > scale.low
+        places = [scale.low + (scale.high - scale.low) * i / 20 for i in range(21)]
+        ups = [scale.up(value) for value in places]
+        assert ups == sorted(ups)
+        assert (ups[0], ups[-1]) == pytest.approx((0, 1))
+        assert [scale.value(up) for up in ups] == pytest.approx(places, abs=1e-9)
+        assert scale.shade(scale.high) == (0 if scale.flipped else 1)
+        for ticks in (scale.ticks(), scale.ticks(end=True)):
+            assert ticks == sorted(set(ticks))
+            assert 1 <= len(ticks) <= 9
+
+
+def test_scales_are_anchored_at_the_unmodified_network_and_chance() -> None:
+    def ends(scale: scales.Scale) -> tuple[float, float, str, bool]:
+        return scale.low, scale.high, scale.kind, scale.clipped
+
+    assert ends(scales.of_shares([2, 95], 90)) == (0, 95, "root", False)  # zero is near
+    assert ends(scales.of_shares([30, 80], 90)) == (30, 90, "root", False)
+    assert ends(scales.of_shares([92, 20], 10, True)) == (10, 100, "root", False)
+    assert ends(scales.of_amounts([3.2, 3.3], 10.8)) == (3.2, 10.8, "root", False)
+    assert ends(scales.of_amounts([3.2, 25], 10.8)) == (3.2, 10.8, "root", True)
+    assert ends(scales.of_amounts([3.2, 25], 2.0)) == (3.2, 25, "root", False)  # no better than chance
+    assert ends(scales.of_amounts([3.2, 3.3])) == (3.2, 3.3, "root", False)
+    assert ends(scales.of_amounts([23.4, 65000], 50257)) == (23.4, 50257, "log", True)
+    assert ends(scales.of_amounts([0.4, math.inf, math.nan, 30])) == (0.4, 30, "log", False)
+    assert ends(scales.of_amounts([0.0, 0.4, 30])) == (0.4, 30, "log", False)
+    assert ends(scales.of_amounts([3, 4, 5, 1e30])) == (3, 45000, "log", True)
+    assert ends(scales.of_amounts([34, -9], 1, True)) == (1, 34, "root", True)
+
+
+def test_ticks_of_wide_and_anchored_scales() -> None:
+    assert scales.of_amounts([23.4, 65000], 50257).ticks(end=True) == [23.4, 100, 1000, 10000, 50300]
+    assert scales.of_amounts([1, 100]).ticks() == [1, 2, 5, 10, 20, 50, 100]
+    assert scales.of_amounts([3.2, 4], 10.8).ticks(end=True) == [3.2, 4, 6, 8, 10]
+    assert scales.Scale(1e-9, 1e9, "log").ticks() == [1e-9, 1e-6, 1e-3, 1, 1e3, 1e6, 1e9]
+
+
+def test_perplexities_have_a_logarithmic_scale_that_is_said() -> None:
+    table = foreign_table(transformer(2), **PERPLEXITY)
+    grid, figure = layer_grid(table), plots.layer_map(table)
+    assert grid.scale.kind == "log"
+    assert words.about_scale(grid) == "(logarithmic scale; darkest: 50257 or more)"
+    assert figure.axes[1].get_ylabel() == "perplexity\n(logarithmic scale; darkest: 50257 or more)"
+    shades = [
+        grid.scale.shade(grid.at(name, RANDOM).value) for name in ("transformer.h.1.ln_2", "transformer.wte = lm_head")
+    ]
+    assert 0.2 < shades[0] < 0.5
+    assert shades[1] == 1
+    assert "%" not in "".join(texts(figure))
+
+
+def test_infinite_and_missing_numbers_do_not_move_the_scale() -> None:
+    table = foreign_table(4)
+    for value in (math.inf, math.nan):
+        broken = with_row(table, {"value": value}, part="transformer.h.0.mlp", metric="token_cross_entropy")
+        grid = layer_grid(broken)
+        assert grid.at("transformer.h.0.mlp", RANDOM).missing == "no value"
+        assert (grid.scale.low, grid.scale.high) == pytest.approx((3.2, math.log(50257)))
+
+
+def test_light_is_good_where_more_is_better() -> None:
+    table = foreign_table(transformer(1), steps=(0, 1, 2), **BLEU)
+    grid, figure = layer_grid(table), plots.layer_map(table)
+    assert grid.shade(grid.at(WHOLE, 2)) == "#ffffd9"
+    assert grid.scale.shade(grid.at(WHOLE, 0).value) == 1
+    assert "darkest: 1.00 or less" in figure.axes[1].get_ylabel()
+    bar = figure.axes[1]
+    assert bar.get_ylim()[0] < bar.get_ylim()[1]
+    deltas = changed(table)
+    assert deltas is not None
+    assert deltas.scale.flipped
+    assert deltas.at("transformer.wpe", 0).value < 0
+
+
+def test_disagreement_starts_at_none() -> None:
+    grid = layer_grid(foreign_table(4), "disagreement")
+    assert grid.scale.low == 0
+    assert not grid.higher
+    assert grid.at("transformer.h.3.mlp", RANDOM).value == pytest.approx(100 * harm(3, 4))
+
+
+def test_a_model_without_a_start_has_one_column() -> None:
+    table = foreign_table(transformer(1))
+    assert layer_grid(table).columns == (RANDOM,)
+    shown = texts(plots.layer_map(table))
+    assert "re-ran-\ndomised" in shown
+    assert (
+        "Token cross-entropy with one layer changed\nmylab.data:stories test data, n = 64, 3 draws re-randomised"
+        in [text.replace("draws\n", "draws ") for text in shown]
+    )
+    assert not [text for text in shown if "put back" in text or "start" in text]
+    said = terminal(table, 90, color_system=None)
+    assert "start" not in said
+    assert "n = 64 sequences" in said
+    assert "Unmodified: 3.20 nats/token (95 % interval" in said
+
+
+def test_two_steps() -> None:
+    table = foreign_table(transformer(1), steps=(0, 1))
+    assert layer_grid(table).columns == (RANDOM, 0, 1)
+    assert "checkpoint whose values the layer is put back to" in texts(plots.layer_map(table))
+    assert layer_panel(table).lines[0].epochs == (0, 1)
+
+
+def test_without_chance_there_are_no_verdicts_and_it_is_said() -> None:
+    table = foreign_table(4, steps=(0, 3, 9), **UNKNOWN)
+    assert math.isnan(layer_grid(table).chance)
+    said = terminal(table, 120, color_system=None)
+    assert said.count("No verdicts: the value of guessing is not known for squared_error; give chance=.") == 1
+    assert "undecided" not in said
+    assert "verdict:" not in said
+    assert layer_grid(table).scale.low == pytest.approx(0.4)
+
+
+def test_a_check_that_failed_is_warned_of() -> None:
+    note = "the network draws random numbers in evaluation mode"
+    probe = {"batches": 2, "identical": False, "max_difference": 0.0123, "note": note}
+    said = " ".join(terminal(foreign_table(3, probe=probe), 100, color_system=None).split())
+    assert f"Warning: Before the analysis, a check failed, and the user asked to go on: {note}." in said
+    assert "up to 0.0123" in said
+    for fine in ({"identical": False, "max_difference": 1e-7, "note": ""}, None, "odd"):
+        assert "Warning" not in terminal(foreign_table(3, probe=fine), 100, color_system=None)
+
+
+def test_a_part_whose_forward_failed_is_hatched_with_its_reason() -> None:
+    table = failed_part(foreign_table(4, steps=(0, 1)), "transformer.h.1.mlp", "RuntimeError: shape '[2]' is invalid")
+    grid = layer_grid(table)
+    assert grid.unit == "nats/token"
+    assert grid.at("transformer.h.1.mlp", 0).missing == "failed: RuntimeError: shape '[2]' is invalid"
+    assert len(plots.layer_map(table).axes[0].collections[1].get_paths()) == 3 + 1
+    assert "failed: RuntimeError" in terminal(table, 100, color_system=None)
+
+
+def test_reasons_that_differ_in_names_alone_are_told_once() -> None:
+    reason = "no initial law is known for {0}.weight, {0}.bias; give one in laws="
+    names = [f"h.{i}.mlp" for i in range(5)]
+    absent = [
+        {
+            "part": name,
+            "perturbation": "rerandomize",
+            "metric": "error",
+            **failed("not applicable", reason.format(name)),
+        }
+        for name in names
+    ]
+    table = Table.of([*made_table(names, draws=0).frame.to_dict("records"), *absent], ABOUT)
+    reasons = layer_grid(table).reasons()
+    told = "not applicable: no initial law is known for its own tensors; give one in laws="
+    assert len(reasons[told]) == 5
+    assert general("wte.weight is odd", "wte = head") == "its own tensors is odd"
+    assert general("awte.weight is odd", "wte") == "awte.weight is odd"
+
+
+def test_labels_are_short_and_never_two_alike() -> None:
+    long = [f"model.language_model.layers.{i}.self_attn.q_proj_with_lora" for i in range(30)]
+    shown = words.labels([*long, "wte"], 24)
+    assert len(set(shown.values())) == 31
+    assert max(len(label) for label in shown.values()) < 36
+    assert shown["wte"] == "wte"
+    alike = [f"{'x' * 90}{i}{'y' * 90}" for i in range(3)]
+    assert max(len(label) for label in words.labels(alike, 24, 40).values()) == 40
+    assert words.natural(["h.10", "h.2", "h.1.b10", "h.1.b9"]) == ["h.1.b9", "h.1.b10", "h.2", "h.10"]
+
+
+@pytest.mark.parametrize("width", [50, 80, 140])
+def test_long_names_fit_a_terminal(width: int) -> None:
+    names = [f"model.layers.{i}.self_attn.q_proj" for i in range(12)]
+    said = terminal(foreign_table(names, steps=tuple(range(30))), width, color_system=None)
+    assert max(len(line) for line in said.splitlines()) <= width
+    rows = [line.split()[0] for line in said.splitlines() if "q_proj" in line and not line.startswith("model")]
+    assert len(set(rows)) == 12
+    few = terminal(foreign_table(names, steps=(0, 1)), 140, color_system=None)
+    assert "model.layers.11.self_attn.q_proj" in few
+
+
+def test_hundreds_of_parts_are_drawn(tmp_path: Path) -> None:
+    table = foreign_table([*transformer(48), *(f"h.{i}.attn.head{i % 12}" for i in range(10))], steps=(0, 1, 4))
+    assert len(layer_grid(table).parts) > 300
+    figure = plots.layer_map(table)
+    for path in plots.save(figure, tmp_path / "many"):
+        assert path.stat().st_size < 1_000_000
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert len(set(labels)) == len(labels) > 300
+    assert max(map(len, labels)) <= 36
+
+
+def test_of_many_lines_the_worst_are_drawn_and_that_is_said() -> None:
+    table = foreign_table(
+        60, steps=(0, 1, 4), better="higher", metric="bleu_score", unit="", unmodified=34.0, chance=1.0
+    )
+    panel = layer_panel(table)
+    assert (len(panel.lines), panel.others) == (24, 36)
+    worst = sorted(sorted(range(60), key=lambda part: -harm(part, 60))[:24])
+    assert [line.name for line in panel.lines] == [f"transformer.h.{i}.mlp" for i in worst]
+    shown = plots.layer_curves(table).axes[0].get_title(loc="left")
+    assert shown.endswith("Lines: the 24 of 60 layers that are the worst somewhere.")
+    assert "moved furthest" in plots.layer_curves(table, "distance_l2").axes[0].get_title(loc="left")
+
+
+def test_curves_of_perplexity_are_logarithmic() -> None:
+    axes = plots.layer_curves(foreign_table(5, steps=(0, 1, 4), **PERPLEXITY)).axes[0]
+    assert axes.get_ylabel() == "Perplexity\n(logarithmic scale)"
+    assert axes.get_ylim()[0] > 0
+
+
+def test_small_numbers_fit_their_cells() -> None:
+    shown = [words.short(v, "") for v in (3.2, 10.82, 99.97, 50257, 123456, 3.2e12, 0.0123, -3.2, 0)]
+    assert shown == ["3.20", "10.8", "100", "50257", "1.2e5", "3e12", "0.012", "-3.20", "0"]
+    assert [words.number(v, "") for v in (9.4, 10, 123.4, 50257, 3.2e12, 0.2)] == [
+        *("9.40", "10.0", "123", "50257", "3.2e+12", "0.2")
+    ]

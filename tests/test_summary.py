@@ -1,7 +1,10 @@
 """What machines get, and the checks a user can ask for."""
 
 import json
+import math
+import runpy
 import time
+from pathlib import Path
 
 import pytest
 
@@ -13,12 +16,16 @@ from layerscope.errors import UseError
 
 from .networks import signs
 
+MADE = runpy.run_path(str(Path(__file__).with_name("test_plots.py")))  # tables made by hand, without training
+foreign_table, failed_part = MADE["foreign_table"], MADE["failed_part"]
+
 
 @pytest.fixture(scope="module")
 def found():
     model, initial, data = signs()
     trajectory = ls.Trajectory.of(initial=initial, final=ls.state_of(model))
-    return summary(ls.robustness(model, trajectory, [(x.repeat(100, 1), y.repeat(100)) for x, y in data]))
+    many = [(x.repeat(100, 1), y.repeat(100)) for x, y in data]
+    return summary(ls.robustness(model, trajectory, many, ls.RobustnessSpec(draws=0)))
 
 
 def test_by_hand(found):
@@ -59,6 +66,59 @@ def test_conditions(found, text, parts):
 def test_bad_conditions(text, message):
     with pytest.raises(UseError, match=message):
         condition(text)
+
+
+def test_the_deciding_metric_is_said_and_its_value_is_there(found):
+    assert (found["metric"], found["unit"], found["better"]) == ("error", "fraction", "lower")
+    assert all(entry["value"] == entry["error"] for entry in found["parts"])
+    told = summary(foreign_table(3, steps=(0, 1), **MADE["PERPLEXITY"]))
+    assert (told["metric"], told["unit"], told["better"]) == ("perplexity", "", "lower")
+    assert told["unmodified"]["value"] == 23.4
+    first = told["parts"][0]
+    assert (first["part"], first["change"]) == ("transformer.h.0.mlp", "reset")
+    assert first["value"] - 23.4 == pytest.approx(first["delta"])
+    assert "error" not in first
+    json.loads(plain_json(told))
+
+
+def test_conditions_on_any_metric():
+    told = summary(foreign_table(4, steps=(0, 1)))
+    assert [entry["part"] for entry in condition("value>8").failures(told)] == ["transformer.h.0.mlp"]
+    assert condition("verdict=destroyed").failures(told)[0]["verdict"] == "destroyed"
+    with pytest.raises(UseError, match="this analysis measured token_cross_entropy; write value, not error"):
+        condition("error>0.5").failures(told)
+
+
+def test_where_more_is_better_a_bad_change_is_negative():
+    told = summary(foreign_table(4, steps=(0, 1), **MADE["BLEU"]))
+    assert told["better"] == "higher"
+    (worst,) = condition("delta<-20").failures(told)
+    assert (worst["part"], worst["verdict"]) == ("transformer.h.0.mlp", "destroyed")
+
+
+def test_without_a_start_or_chance():
+    told = summary(foreign_table(4, **MADE["UNKNOWN"]))
+    assert {entry["change"] for entry in told["parts"]} == {"rerandomize"}
+    assert {entry["verdict"] for entry in told["parts"]} == {"undecided"}
+    with pytest.raises(UseError, match="means no layer that was measured"):
+        condition("delta>0").failures(told)
+    many = summary(foreign_table(300))
+    with pytest.raises(UseError, match=r"and 289 more") as problem:
+        condition("delta>0").failures(many)
+    assert len(str(problem.value)) < 600
+    assert len(condition("change=rerandomize, value>0").failures(many)) == 300
+
+
+def test_failed_parts_say_why():
+    told = summary(failed_part(foreign_table(3, steps=(0, 1)), "transformer.h.1.mlp", "RuntimeError: no"))
+    entries = [entry for entry in told["parts"] if entry["part"] == "transformer.h.1.mlp"]
+    assert entries[0] == {
+        **{"part": "transformer.h.1.mlp", "change": "reset"},
+        **{"status": "failed", "reason": "RuntimeError: no"},
+    }
+    with pytest.raises(UseError, match=r"transformer.h.1.mlp has no number with an interval"):
+        condition("part=*1.mlp, delta>0").failures(told)
+    assert math.isfinite(told["unmodified"]["low"])
 
 
 @pytest.mark.parametrize("text", ["part=fc, delta>0", "change=rerandomize, delta>0"])
@@ -137,7 +197,7 @@ def test_notebook_display():
     trajectory = ls.Trajectory.of(initial=initial, final=ls.state_of(model))
     table = ls.robustness(model, trajectory, data)
     assert "<table" in table._repr_html_()
-    assert "not applicable" in table._repr_html_()
+    assert "cross_entropy" in table._repr_html_()
     drawn = ls.plots.terminal_map(table)
     assert drawn._repr_html_().startswith("<pre>")
     assert "whole network" in str(drawn)

@@ -9,10 +9,19 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _WHERE = {
+    "AbsoluteError": "metrics",
     "CrossEntropy": "metrics",
+    "Disagreement": "metrics",
     "ErrorRate": "metrics",
+    "Function": "metrics",
+    "Metric": "metrics",
     "Observation": "metrics",
+    "Perplexity": "metrics",
     "SampleMean": "metrics",
+    "SquaredError": "metrics",
+    "TokenCrossEntropy": "metrics",
+    "TokenError": "metrics",
+    "TopKError": "metrics",
     "Edit": "perturb",
     "Patch": "perturb",
     "Rerandomize": "perturb",
@@ -20,11 +29,13 @@ _WHERE = {
     "Variant": "perturb",
     "World": "perturb",
     "bind": "perturb",
+    "perturbation": "perturb",
     "FINAL": "step",
     "INIT": "step",
     "Step": "step",
     "Part": "partition",
     "Partition": "partition",
+    "Slice": "partition",
     "RobustnessSpec": "analyses.spec",
     "evaluate": "analyses.robustness",
     "robustness": "analyses.robustness",
@@ -51,10 +62,24 @@ if TYPE_CHECKING:
     from layerscope.analyses.robustness import evaluate, robustness
     from layerscope.analyses.spec import RobustnessSpec
     from layerscope.errors import UseError
-    from layerscope.metrics import CrossEntropy, ErrorRate, Observation, SampleMean
+    from layerscope.metrics import (
+        AbsoluteError,
+        CrossEntropy,
+        Disagreement,
+        ErrorRate,
+        Function,
+        Metric,
+        Observation,
+        Perplexity,
+        SampleMean,
+        SquaredError,
+        TokenCrossEntropy,
+        TokenError,
+        TopKError,
+    )
     from layerscope.models.initialisers import laws_of
-    from layerscope.partition import Part, Partition
-    from layerscope.perturb import Edit, Patch, Rerandomize, Rewind, Variant, World, bind
+    from layerscope.partition import Part, Partition, Slice
+    from layerscope.perturb import Edit, Patch, Rerandomize, Rewind, Variant, World, bind, perturbation
     from layerscope.run import Run
     from layerscope.state import state_of
     from layerscope.step import FINAL, INIT, Step

@@ -1,14 +1,15 @@
 """The command line: a thin shell around the library. Heavy imports happen inside the commands; what each answers is said
 once, in `entry.COMMANDS`."""
 
+import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
 from layerscope import __version__
-from layerscope.analyses.spec import RobustnessSpec
+from layerscope.analyses.spec import ModelSpec, RobustnessSpec
 from layerscope.entry import COMMANDS, QUESTION
 from layerscope.errors import UseError
 from layerscope.training.spec import TrainSpec
@@ -16,6 +17,7 @@ from layerscope.training.spec import TrainSpec
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from layerscope.analyses.material import Material
     from layerscope.analyses.summary import Condition
     from layerscope.run import Run
     from layerscope.studies.catalogue import Row
@@ -36,10 +38,11 @@ DataDir = Annotated[
 Out = Annotated[Path, Parameter(help="Folder of the run. One that holds another run is never overwritten.")]
 RunFolder = Annotated[Path, Parameter(help="Folder of a run.")]
 
-TRAIN, ROBUSTNESS = TrainSpec(), RobustnessSpec()
+TRAIN, ROBUSTNESS, NO_MODEL = TrainSpec(), RobustnessSpec(), ModelSpec()
 """What is done where nothing else is asked; the demo too."""
 
 
+BuffersRule = Literal["rewind", "keep", "recalibrate"]
 Json = Annotated[bool, Parameter(help="Print the result as JSON on stdout, for machines.", negative=())]
 List = Annotated[bool, Parameter(name="--list", help="List all figures and tables, and which are ready.", negative=())]
 DryRun = Annotated[bool, Parameter(help="Only say what it would take: time, memory, forwards.", negative=())]
@@ -53,8 +56,7 @@ FailIf = Annotated[
 
 @app.command(help=COMMANDS["demo"])
 def demo(*, out: Out = Path("runs/demo")) -> int:
-    _trained(TRAIN, out, None)
-    return _analyzed(out, ROBUSTNESS, "robustness", None, False, ())
+    return _analyzed(_trained(TRAIN, out, None), ROBUSTNESS, "robustness", None, False, ())
 
 
 @app.command(help=COMMANDS["train"])
@@ -84,21 +86,99 @@ def train(
 
 @app.command(help=COMMANDS["analyze"])
 def analyze(
-    run: RunFolder,
+    run: Annotated[Path | None, Parameter(help="Folder of a run; none for a model of your own.")] = None,
     *,
+    source: Annotated[ModelSpec, Parameter(name="*")] = NO_MODEL,
+    out: Annotated[
+        Path | None, Parameter(help="Folder for the analyses of your own model. [default: runs/MODEL]")
+    ] = None,
     spec: Annotated[RobustnessSpec, Parameter(name="*")] = ROBUSTNESS,
     name: Annotated[str, Parameter(help="Name of the analysis within the run.")] = "robustness",
+    anyway: Annotated[
+        bool,
+        Parameter(help="Go on where model or data give something else the second time.", negative=()),
+    ] = False,
     data_dir: DataDir = None,
     fail_if: FailIf = (),
     dry_run: DryRun = False,
     json: Json = False,
 ) -> int:
+    if (run is None) == (source == NO_MODEL):
+        raise UseError("say what to analyse: the folder of a run, or your own model with --model and --data")
     if dry_run:
-        from layerscope.analyses.session import plan, training_of
-        from layerscope.run import Run
+        return _say(_plan_of_analysis(run, source, spec, data_dir), json)
+    opened, material = _opened(run, source, out, spec, data_dir)
+    return _analyzed(opened, spec, name, data_dir, json, fail_if, anyway, material)
 
-        return _say(plan(training_of(Run.open(run)), spec, data_dir=data_dir), json)
-    return _analyzed(run, spec, name, data_dir, json, fail_if)
+
+@app.command(help=COMMANDS["parts"])
+def parts(
+    model: Annotated[
+        str,
+        Parameter(
+            help="package.module:NAME, torchvision:NAME, timm:NAME, hf:PATH, or one of the lab such as fcn-3x256."
+        ),
+    ],
+    *,
+    by: Annotated[
+        str, Parameter(help="layer, module, block, stage, projection (query, key, value) or head.")
+    ] = "layer",
+    groups: Annotated[tuple[str, ...], Parameter(help="Instead: groups of tensors, each NAME=PATTERN.")] = (),
+    join: Annotated[tuple[str, ...], Parameter(help="Parts to change together, each NAME=PART|PART|...")] = (),
+    data: Annotated[str, Parameter(help="Data set that a model of the lab is for.")] = "digits",
+    data_dir: DataDir = None,
+    json: Json = False,
+) -> int:
+    from rich.console import Console
+
+    from layerscope.analyses.material import code_of
+    from layerscope.analyses.robustness import partition_of
+    from layerscope.console import parts_table
+    from layerscope.partition import rows
+
+    network = code_of(model, data, data_dir)
+    found = rows(network, partition_of(network, RobustnessSpec(by=by, groups=groups, join=join)))
+    if json:
+        return _say(found, json)
+    Console().print(parts_table(found))
+    return 0
+
+
+@app.command(help=COMMANDS["materialize"])
+def materialize(
+    run: RunFolder,
+    *,
+    out: Annotated[Path, Parameter(help="The .safetensors file to write; one that exists is never overwritten.")],
+    part: Annotated[tuple[str, ...], Parameter(help="Part to change; several are changed together.")] = (),
+    to: Annotated[str, Parameter(help="Step whose values the Parts take: init or epoch-N.")] = "init",
+    rerandomize: Annotated[bool, Parameter(help="Draw the Parts afresh instead.", negative=())] = False,
+    draw: Annotated[int, Parameter(help="Which draw.")] = 0,
+    variant: Annotated[
+        str | None, Parameter(help="Instead of a Part: id of a variant of the run's analyses, or its beginning.")
+    ] = None,
+    by: Annotated[
+        str, Parameter(help="How Parts are named: layer, module, block, stage, projection or head.")
+    ] = "layer",
+    buffers: Annotated[BuffersRule, Parameter(help="Running statistics of a changed layer.")] = ROBUSTNESS.buffers,
+    seed: Annotated[int, Parameter(help="Seed of the random draws.")] = 0,
+    data_dir: DataDir = None,
+) -> int:
+    from layerscope.analyses.session import export, find_variant, variant_of
+    from layerscope.run import Run
+
+    if bool(part) == bool(variant):
+        raise UseError("say what to change: --part NAME (one or more), or --variant ID")
+    opened = Run.open(run)
+    if variant:
+        wanted, seed = find_variant(opened, variant)
+    else:
+        wanted, seed = (
+            variant_of(opened, RobustnessSpec(by=by, buffers=buffers), part, to, rerandomize, draw, data_dir),
+            seed,
+        )
+    export(opened, wanted, out, seed=seed, data_dir=data_dir)
+    print(f"values   {out}\nvariant  {wanted.id}: {', '.join(edit.part.name for edit in wanted.edits)}")
+    return 0
 
 
 @app.command(help=COMMANDS["report"])
@@ -132,7 +212,9 @@ def reproduce(
         return _list(catalogue.rows(), json)
     found = catalogue.find(study)
     if dry_run:
-        return _planned(found, scale, seeds, data_dir, json)
+        from layerscope.studies.session import cost
+
+        return _say(cost(found, scale, seeds, data_dir=data_dir), json)
     return _reproduced(found, scale, out or Path("runs") / f"{study.replace('/', '-')}-{scale}", seeds, data_dir, json)
 
 
@@ -143,8 +225,41 @@ def _trained(spec: TrainSpec, out: Path, data_dir: Path | None) -> "Run":
     return train(spec, out, data_dir=data_dir, progress=progress())
 
 
+def _opened(
+    run: Path | None, source: ModelSpec, out: Path | None, spec: RobustnessSpec, data_dir: Path | None
+) -> "tuple[Run, Material | None]":
+    """The run of a folder, or that of a model of the user's own: new, or the same as before."""
+    from layerscope.run import Run
+
+    if run is not None:
+        if out is not None:
+            raise UseError("--out is for a model of your own; the analyses of a run are kept in its folder")
+        return Run.open(run), None
+    from layerscope.analyses.session import claim
+
+    return claim(source, out or Path("runs") / re.sub(r"[^\w.-]+", "-", source.model), spec, data_dir)
+
+
+def _plan_of_analysis(
+    run: Path | None, source: ModelSpec, spec: RobustnessSpec, data_dir: Path | None
+) -> dict[str, Any]:
+    from layerscope.analyses.material import material_of, of_model
+    from layerscope.analyses.session import plan
+    from layerscope.run import Run
+
+    material = of_model(source, spec, data_dir) if run is None else material_of(Run.open(run), spec, data_dir)
+    return plan(material, [step.epoch for step in material.trajectory.steps], spec)
+
+
 def _analyzed(
-    path: Path, spec: RobustnessSpec, name: str, data_dir: Path | None, json: bool, fail_if: tuple[str, ...]
+    run: "Run",
+    spec: RobustnessSpec,
+    name: str,
+    data_dir: Path | None,
+    json: bool,
+    fail_if: tuple[str, ...],
+    anyway: bool = False,
+    material: "Material | None" = None,
 ) -> int:
     from rich.console import Console
 
@@ -153,11 +268,9 @@ def _analyzed(
     from layerscope.analyses.summary import condition, summary
     from layerscope.console import progress
     from layerscope.report import make
-    from layerscope.run import Run
 
     conditions = [condition(text) for text in fail_if]
-    run = Run.open(path)
-    table = analyze(run, spec, name=name, data_dir=data_dir, progress=progress())
+    table = analyze(run, spec, name=name, data_dir=data_dir, anyway=anyway, material=material, progress=progress())
     for warning in table.provenance.get("data", {}).get("warnings", ()):
         print(f"warning: {warning}", file=sys.stderr)
     with run.folder.lock():
@@ -200,30 +313,6 @@ def _list(rows: "Sequence[Row]", json: bool) -> int:
     for row in rows:
         print(f"{row.id:{width}}  {row.state:8}{', '.join(row.scales):22}{row.what}")
     return 0
-
-
-def _planned(study: "Study", scale: str, seeds: int | None, data_dir: Path | None, json: bool) -> int:
-    from layerscope.analyses.session import plan as plan_analysis
-    from layerscope.studies.session import plan
-    from layerscope.training.session import plan as plan_training
-
-    runs = plan(study, study.scale(scale), seeds)
-    first, *others = [
-        (plan_training(training, data_dir=data_dir), plan_analysis(training, analysis, data_dir=data_dir))
-        for training, analysis in runs[:2]
-    ]
-    planned = [first, *others * (len(runs) - 1)]  # all but the first run have the same settings
-    total = {
-        "study": study.id,
-        "scale": scale,
-        "training_runs": len(runs),
-        "steps": sum(training["steps"] for training, _ in planned),
-        "forwards": sum(analysis["forwards"] for _, analysis in planned),
-        "seconds": round(sum(part["seconds"] for both in planned for part in both), 1),
-        "disk_bytes": sum(training["disk_bytes"] for training, _ in planned),
-        "memory_bytes": max(part["memory_bytes"] for both in planned for part in both),
-    }
-    return _say(total, json)
 
 
 def _reproduced(study: "Study", scale: str, out: Path, seeds: int | None, data_dir: Path | None, json: bool) -> int:

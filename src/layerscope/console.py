@@ -107,3 +107,24 @@ def _named(name: str, value: Any) -> str:
     if name.endswith("_bytes"):
         return f"{name.removesuffix('_bytes')}: about {value / 1e6:,.0f} MB"
     return f"{name.replace('_', ' ')}: {value:,}" if isinstance(value, int) else f"{name.replace('_', ' ')}: {value}"
+
+
+def parts_table(found: dict[str, Any]) -> Any:
+    """A Partition as a table, and below it what is left out, with the reasons."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("Part", "module", "tensors", box=None, pad_edge=False)
+    for heading in ("parameters", "buffers", "share"):
+        table.add_column(heading, justify="right")
+    for part in found["parts"]:
+        names = [name.removeprefix(f"{part['part']}.") for name in part["tensors"]]
+        cells = [", ".join(part["modules"]), ", ".join(names), f"{part['parameters']:,}", f"{part['buffers'] or '':}"]
+        table.add_row(*map(Text, [part["part"], *cells, f"{100 * part['share']:.1f} %"]))
+    table.add_row("", "", "", f"{found['parameters']:,}")
+    reasons: dict[str, list[str]] = {}
+    for entry in found["left_out"]:
+        reasons.setdefault(entry["reason"], []).append(f"  {entry['tensor']} ({entry['size']:,})")
+    left = [line for reason, tensors in reasons.items() for line in (f"left out, {reason}:", *tensors)]
+    return Group(table, Text("\n".join(left or ["left out: nothing"])))

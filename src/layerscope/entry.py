@@ -6,7 +6,9 @@ QUESTION = "Which layers of a trained network matter, and which can be put back 
 COMMANDS = {
     "demo": "Which layers of a small network matter? Train on embedded digits, analyse and report, in about a minute.",
     "train": "How did a network get where it is? Train one and keep its checkpoints, from before any data is seen.",
-    "analyze": "Which layers matter? Put each back to its start and to every checkpoint, and draw each afresh; then report.",
+    "analyze": "Which layers of a run or of any model matter? Put each back to its start and checkpoints, draw it afresh; report.",
+    "parts": "What can be changed in a network? List its Parts and the tensors in each, and all that is left out, with the reason.",
+    "materialize": "What does the network look like with a layer put back or drawn afresh? Write its values to a file.",
     "report": "What was found? Make the report of a run again from the run's files.",
     "reproduce": "Do the claims of a paper's figure or table hold? Run it and judge each claim.",
 }
@@ -21,7 +23,7 @@ def overview() -> str:
     width = min(100, shutil.get_terminal_size().columns)
     lines = ["Usage: layerscope COMMAND [OPTIONS]", "", *textwrap.wrap(QUESTION, width), "", "Commands:"]
     for name, answers in COMMANDS.items():
-        lines += textwrap.wrap(answers, width, initial_indent=f"  {name:10} ", subsequent_indent=" " * 13)
+        lines += textwrap.wrap(answers, width, initial_indent=f"  {name:11} ", subsequent_indent=" " * 14)
     settings = "train and analyze take settings from a file too: --spec FILE.yaml or FILE.toml; a flag beside it wins."
     return "\n".join([*lines, "", "layerscope COMMAND --help tells all about one.", *textwrap.wrap(settings, width)])
 

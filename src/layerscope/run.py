@@ -86,6 +86,10 @@ class Run:
         """The table of one analysis."""
         return Table.open(self.folder.file(_analysis(name)))
 
+    def analysis_spec(self, name: str) -> dict[str, Any]:
+        """What one analysis was asked, as plain JSON values."""
+        return self.folder.read_json(f"analyses/{name}.json")
+
     def finished_analysis(self, name: str, spec: Spec, inputs: str) -> Table | None:
         """The analysis of this name, spec and inputs if it is complete; an error if there is one of others.
 
@@ -93,7 +97,7 @@ class Run:
         """
         if not self.folder.has(_analysis(name)):
             return None
-        there, asked = self.folder.read_json(f"analyses/{name}.json"), {**_plain(spec), "inputs": inputs}
+        there, asked = self.analysis_spec(name), {**_plain(spec), "inputs": inputs}
         what = f"{self.path} has an analysis {name!r} of another spec or inputs"
         _refuse_other(there, asked, what, "choose another --name")
         return self.analysis(name)

@@ -51,6 +51,17 @@ def mean(values: np.ndarray, level: float = 0.95) -> Interval:
     return Interval(centre - half, centre + half)
 
 
+def around(value: float, influence: np.ndarray, level: float = 0.95) -> Interval:
+    """Student's t interval around a statistic, from the influence of each independent unit on it (the delta method): NaN
+    for fewer than two units. For a mean, the influence is the value itself, and this is `mean`.
+
+    Right in the limit of many units. Source: van der Vaart (1998), Asymptotic Statistics, Ch. 20.
+    """
+    spread = mean(influence, level)
+    centre = float(np.mean(influence)) if len(influence) else math.nan
+    return Interval(value + spread.low - centre, value + spread.high - centre)
+
+
 def _z(level: float) -> float:
     from scipy.special import ndtri
 

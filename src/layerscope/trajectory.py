@@ -1,15 +1,16 @@
 """The states a network went through, read lazily."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from layerscope.errors import UseError
-from layerscope.state import State, check_dtypes, check_finite, check_shapes, shapes_of
+from layerscope.spec import fingerprint
+from layerscope.state import State, check_dtypes, check_finite, check_shapes, check_tied, content_hash, shapes_of
 from layerscope.step import FINAL, INIT, Step
-from layerscope.store import SUMS, Folder
+from layerscope.store import SUMS, Folder, write_file
 
 SUFFIX = ".safetensors"
 
@@ -59,6 +60,35 @@ class Trajectory:
             )
         return cls({_step_of(folder.path / name): File(folder, name) for name in names})
 
+    @classmethod
+    def read(cls, checkpoints: Sequence[str]) -> "Trajectory":
+        """The trajectory of what a user names: a folder (see `open`), or files, each `STEP=FILE` with STEP init, final or
+        epoch-N, or named after its step. One file alone, whatever its name, is the trained network."""
+        if len(checkpoints) == 1 and Path(checkpoints[0]).is_dir():
+            return Trajectory.open(checkpoints[0])
+        named: dict[Step, Path] = {}
+        for text in checkpoints:
+            before, equals, after = text.partition("=")
+            path = Path(after if equals else text)
+            if path.suffix != SUFFIX:
+                raise UseError(
+                    f"{path} is not a {SUFFIX} file; write one with safetensors.torch.save_file(state, path)"
+                )
+            step = FINAL if len(checkpoints) == 1 and not equals else _step(before if equals else path.stem, text)
+            if step in named:
+                raise UseError(f"{named[step]} and {path} are both said to be the checkpoint {step}")
+            named[step] = path
+        if FINAL in named:  # the end of a trajectory is a step like the others: that after the last known one
+            last = max((step.epoch for step in named if step != FINAL), default=0)
+            named[Step(last + 1)] = named.pop(FINAL)
+        return cls({step: File(Folder(path.parent), path.name) for step, path in named.items()})
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that change with any value of any step."""
+        hashes = {step.name: content_hash(source.read(None)) for step, source in self._sources.items()}
+        return fingerprint(hashes)
+
     @property
     def has_start(self) -> bool:
         """Whether the values before any training are there."""
@@ -82,13 +112,20 @@ class Trajectory:
         """Some of the tensors of a step (all, with None)."""
         return self._sources[self.resolve(step)].read(names)
 
+    def in_memory(self, step: Step) -> bool:
+        """Whether a step's tensors are those that somebody holds, and not read afresh each time."""
+        return isinstance(self._sources[self.resolve(step)], Memory)
+
     def where(self, step: Step) -> str:
         """How to call a step in a message: its name, and its file if it has one."""
         step = self.resolve(step)
         return f"checkpoint {step} {self._sources[step].where}".strip()
 
-    def check(self, model_state: State) -> None:
-        """Refuse, before anything runs, a step that does not fit the model or holds a NaN; the error says which tensor."""
+    def check(self, model_state: State, firsts: Mapping[str, str] | None = None) -> None:
+        """Refuse, before anything runs, a step that does not fit the model or holds a NaN; the error says which tensor.
+
+        `firsts` are the model's `first_names`: tensors that are one in the model must be equal in every step.
+        """
         expected = shapes_of(model_state)
         for step, source in self._sources.items():
             check_shapes(source.shapes(), expected, self.where(step))
@@ -96,6 +133,7 @@ class Trajectory:
             state = source.read(None)
             check_dtypes(state, model_state, self.where(step))
             check_finite(state, self.where(step))
+            check_tied(state, firsts or {}, self.where(step))
 
 
 class Memory:
@@ -150,7 +188,16 @@ def save_state(folder: Folder, step: Step, state: State) -> None:
 
 
 def write_tensors(folder: Folder, name: str, tensors: State, about: dict[str, str] | None = None) -> None:
-    """Write a safetensors file whole or not at all, with texts in its header."""
+    """Write a safetensors file of a folder whole or not at all, with texts in its header."""
+    folder.write(name, _writer(tensors, about))
+
+
+def export_tensors(path: Path, tensors: State, about: dict[str, str] | None = None) -> None:
+    """Write a safetensors file anywhere, whole or not at all."""
+    write_file(path, _writer(tensors, about))
+
+
+def _writer(tensors: State, about: dict[str, str] | None) -> Callable[[Path], None]:
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
@@ -162,7 +209,7 @@ def write_tensors(folder: Folder, name: str, tensors: State, about: dict[str, st
         except SafetensorError as problem:  # a full disk, for one
             raise OSError(str(problem)) from None
 
-    folder.write(name, write)
+    return write
 
 
 def _separate(tensors: State) -> dict[str, Tensor]:
@@ -173,6 +220,15 @@ def _separate(tensors: State) -> dict[str, Tensor]:
         separate[name] = tensor.clone() if tensor.data_ptr() in seen else tensor
         seen.add(tensor.data_ptr())
     return separate
+
+
+def _step(name: str, text: str) -> Step:
+    try:
+        return Step.parse(name)
+    except ValueError:
+        raise UseError(
+            f"which step is {text!r}? Write STEP=FILE with STEP init, final or epoch-00012, such as init={text}"
+        ) from None
 
 
 def _step_of(path: Path) -> Step:

@@ -1,28 +1,104 @@
-"""An analysis on disk: a run's checkpoints in, one table in its folder out."""
+"""An analysis on disk: a run's network, states and data in, one table in its folder out."""
 
 import time
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor
 
-from layerscope.analyses.robustness import evaluate, robustness
-from layerscope.analyses.spec import RobustnessSpec
-from layerscope.data import Split, load
-from layerscope.errors import UseError
-from layerscope.models import build
-from layerscope.models.initialisers import laws_of
-from layerscope.partition import Partition
-from layerscope.perturb import Variant
+from layerscope.analyses.material import Material, known_inputs, material_of, of_model
+from layerscope.analyses.materialize import materialize
+from layerscope.analyses.robustness import evaluate, partition_of, robustness
+from layerscope.analyses.spec import ModelSpec, RobustnessSpec
+from layerscope.engine.batches import leaves
+from layerscope.errors import UseError, unknown
+from layerscope.metrics import named
+from layerscope.partition import whole
+from layerscope.perturb import Edit, Rerandomize, Rewind, Variant
 from layerscope.run import Run, environment
 from layerscope.runtime import Kept, Progress
-from layerscope.spec import fingerprint
-from layerscope.state import nbytes_of, state_of
+from layerscope.spec import canonical_json, fingerprint
+from layerscope.state import nbytes_of, state_of, tensors_of
+from layerscope.step import Step
 from layerscope.table import Table
-from layerscope.training.spec import TrainSpec
-from layerscope.trajectory import Trajectory
+from layerscope.trajectory import Trajectory, export_tensors
+
+
+def claim(
+    asked: ModelSpec, out: str | Path, spec: RobustnessSpec, data_dir: str | Path | None = None
+) -> tuple[Run, Material]:
+    """The folder of the analyses of somebody's model, a run that was not trained here; and the model with its states and
+    data. What was asked is checked first: where it cannot be done, nothing is left behind."""
+    for field in ("model", "data"):
+        if not getattr(asked, field):
+            raise UseError(f"analysing a model that was not trained here needs --{field} too")
+    material = of_model(asked, spec, data_dir)
+    partition_of(material.model, spec)
+    for name in spec.metrics:
+        named(name, spec.level)
+    run = Run(out)
+    with run.claim(asked):
+        return run, material
+
+
+def find_variant(run: Run, variant_id: str) -> tuple[Variant, int]:
+    """The Variant of this id in the run's analyses (the beginning of one will do), and the seed of its draws."""
+    found: dict[str, tuple[Variant, int]] = {}
+    for name in run.analyses():
+        table = run.analysis(name)
+        seed = run.analysis_spec(name)["seed"]
+        of_id = {key: plain for key, plain in table.variants.items() if key.startswith(variant_id)}
+        found |= {key: (Variant.from_dict(plain), seed) for key, plain in of_id.items()}
+    if len(found) != 1:
+        raise UseError(
+            f"{run.path} has {len(found)} variants whose id begins with {variant_id!r}; ids are in its tables"
+        )
+    return next(iter(found.values()))
+
+
+def variant_of(
+    run: Run,
+    spec: RobustnessSpec,
+    parts: Sequence[str],
+    to: str,
+    rerandomize: bool,
+    draw: int,
+    data_dir: str | Path | None = None,
+) -> Variant:
+    """The Variant of Parts of a run's network that are put to a step together, or re-randomised."""
+    model = material_of(run, spec, data_dir).model
+    partition = partition_of(model, spec)
+    try:
+        step = Step.parse(to)
+    except ValueError as problem:
+        raise UseError(f"--to: {problem}") from None
+    known = {part.name: part for part in (*partition, whole(model))}
+    if wrong := [name for name in parts if name not in known]:
+        raise unknown("Part", wrong[0], known)
+    what = Rerandomize() if rerandomize else Rewind(step)
+    return Variant(tuple(Edit(known[name], what) for name in parts), draw, spec.buffers)
+
+
+def export(run: Run, variant: Variant, path: Path, *, seed: int = 0, data_dir: str | Path | None = None) -> None:
+    """Write the values of a Variant of a run's network as a safetensors file, which says in its header what it is. A file
+    that exists is never overwritten."""
+    if path.exists():
+        raise UseError(f"{path} exists; choose another --out")
+    material = material_of(run, RobustnessSpec(seed=seed), data_dir)
+    network = materialize(
+        material.model,
+        material.trajectory,
+        variant,
+        laws=material.laws,
+        seed=seed,
+        forward=material.forward,
+        calibration=material.calibration,
+    )
+    about = {"layerscope": environment()["layerscope"], "run": run.name, "seed": str(seed)}
+    export_tensors(path, tensors_of(network), about | {"variant": canonical_json(variant.to_dict())})
 
 
 def analyze(
@@ -31,43 +107,43 @@ def analyze(
     *,
     name: str = "robustness",
     data_dir: str | Path | None = None,
+    anyway: bool = False,
+    material: Material | None = None,
     progress: Progress | None = None,
 ) -> Table:
     """Which layers of a run's network matter: the table of `robustness`, kept as the run's analysis `name`.
 
     An analysis of the same spec that is complete is read, not computed again; one of another spec is an error. One that was
-    stopped goes on from the variants it has.
+    stopped goes on from the variants it has. `anyway`: go on where model or data give something else the second time.
+    `material` is what `material_of(run, spec)` gives, if somebody has it already.
     """
-    asked = training_of(run)
-    _check_complete(run, asked)
-    before = run.provenance["training"]["data"]["fingerprint"]
-    inputs = fingerprint([asked.fingerprint, before, run.checkpoints.digest()])
-    done = run.finished_analysis(name, spec, inputs)
-    if done is not None:
+    inputs = known_inputs(run) if material is None else material.inputs
+    if inputs is None:
+        material = material_of(run, spec, data_dir)
+        inputs = material.inputs
+    if (done := run.finished_analysis(name, spec, inputs)) is not None:
         return done
-    data = load(asked.data, data_dir)
-    if data.fingerprint != before:
-        raise UseError(
-            f"{asked.data} in this folder is not the data that {run.path} was trained on (fingerprints differ)"
-        )
-    model = build(asked.model, data.input_shape, data.classes)
+    material = material or material_of(run, spec, data_dir)
     began = time.perf_counter()
     key = fingerprint([spec.fingerprint, inputs])
     with run.folder.lock():
         table = robustness(
-            model,
-            Trajectory.open(run.checkpoints.path),
-            {"test": data.test.batches()} | ({"train": data.train.batches()} if spec.train else {}),
+            material.model,
+            material.trajectory,
+            material.splits,
             spec,
-            laws=laws_of(model, asked.initialiser),
+            laws=material.laws,
+            forward=material.forward,
+            targets=material.targets,
+            calibration=material.calibration,
+            anyway=anyway,
             run=run.name,
             done=Kept(run.partial(name, key), lambda rows: run.save_partial(name, key, rows)),
             progress=progress,
         )
         facts = environment() | {
             "spec": spec.fingerprint,
-            "training_spec": asked.fingerprint,
-            "data": data.describe(),
+            **material.facts,
             "device": "cpu",
             "threads": torch.get_num_threads(),
             "engine": "reference",
@@ -79,47 +155,49 @@ def analyze(
     return table
 
 
-def plan(asked: TrainSpec, spec: RobustnessSpec, *, data_dir: str | Path | None = None) -> dict[str, Any]:
-    """What the analysis of such a training would take, from a few timed passes over some of the test data: variants,
-    forwards, seconds, bytes."""
-    data = load(asked.data, data_dir)
-    model = build(asked.model, data.input_shape, data.classes)
-    kept = asked.kept
-    parts, steps = len(Partition.by_layer(model)), len(kept if spec.steps is None else {kept[0], kept[-1], *spec.steps})
+def plan(material: Material, epochs: Sequence[int], spec: RobustnessSpec) -> dict[str, Any]:
+    """What the analysis of a trajectory with these epochs would take, from a few timed passes over some of the test data:
+    variants, forwards, seconds, bytes."""
+    parts = len(partition_of(material.model, spec))
+    steps = len(epochs if spec.steps is None else {epochs[0], epochs[-1], *spec.steps}) if len(epochs) > 1 else 0
     variants = 1 + parts * spec.draws + (parts + 1) * steps
-    samples = len(data.test) + (len(data.train) if spec.train else 0)
+    samples = sum(_samples(batches) for batches in material.splits.values())
     return {
+        "parts": parts,
         "variants": variants,
         "forwards": variants * samples,
-        "seconds": round(_seconds_a_sample(model, data.test) * variants * samples, 1),
-        "memory_bytes": 3 * nbytes_of(model) + data.nbytes,
+        "seconds": round(_seconds_a_sample(material) * variants * samples, 1),
+        "memory_bytes": 3 * nbytes_of(material.model) + material.nbytes,
     }
 
 
-def _seconds_a_sample(model: nn.Module, split: Split) -> float:
+def _samples(batches: Iterable[Any]) -> int:
+    return sum(next((len(leaf) for leaf in leaves(b) if isinstance(leaf, Tensor) and leaf.ndim), 1) for b in batches)
+
+
+def _seconds_a_sample(material: Material) -> float:
     """From the difference of six variants and two, so that what is done once does not count."""
-    some = list(islice(split.batches(), 16))
-    trajectory = Trajectory.of(final=state_of(model))
+    some = list(islice(material.splits["test"], 16))
+    trajectory = Trajectory.of(final=state_of(material.model))
 
     def seconds(variants: int) -> float:
         began = time.perf_counter()
-        evaluate(model, trajectory, [Variant()] * variants, some)
+        evaluate(
+            material.model,
+            trajectory,
+            [Variant()] * variants,
+            some,
+            [_nothing],
+            forward=material.forward,
+            targets=material.targets,
+            anyway=True,
+        )
         return time.perf_counter() - began
 
     seconds(1)
-    return max(0.0, seconds(6) - seconds(2)) / 4 / sum(len(targets) for _, targets in some)
+    return max(0.0, seconds(6) - seconds(2)) / 4 / _samples(some)
 
 
-def _check_complete(run: Run, asked: TrainSpec) -> None:
-    """Refuse a run with checkpoints missing: the last one there would be taken for the trained network."""
-    there = {step.epoch for step in Trajectory.open(run.checkpoints.path).steps}
-    if missing := [epoch for epoch in asked.kept if epoch not in there]:
-        raise UseError(f"{run.checkpoints.path} lacks the checkpoint of epoch {missing[0]}, which the run's spec keeps")
-
-
-def training_of(run: Run) -> TrainSpec:
-    """What a finished training was asked."""
-    asked = TrainSpec.from_dict({k: v for k, v in run.spec.items() if k != "fingerprint"})
-    if not run.trained:
-        raise UseError(f"the training of {run.path} is not finished; go on with: layerscope train --out {run.path}")
-    return asked
+def _nothing(outputs: Any, _targets: Any) -> Tensor:
+    """A metric that costs nothing, and asks nothing of outputs and targets."""
+    return torch.zeros(len(outputs))

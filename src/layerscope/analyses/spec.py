@@ -1,7 +1,7 @@
 """What an analysis is asked, without torch."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from layerscope.errors import UseError
 from layerscope.spec import Spec
@@ -12,6 +12,7 @@ class RobustnessSpec(Spec):
     """Which layers matter: rewind each to each checkpoint, re-randomise each in some draws."""
 
     KIND: ClassVar[str] = "robustness"
+    CODE: ClassVar[int] = 2
 
     draws: int = 5
     """Fresh random draws of each layer."""
@@ -27,6 +28,18 @@ class RobustnessSpec(Spec):
     """A layer is ambient below, critical above this share of the gap between chance and the unmodified network."""
     destroyed: float = 0.5
     """A layer destroys the network above this share."""
+    by: str = "layer"
+    """What is changed together: layer, module, block, stage, projection (query, key, value) or head."""
+    groups: tuple[str, ...] = ()
+    """Instead: groups of tensors, each NAME=PATTERN with * and ?, several patterns separated by |."""
+    join: tuple[str, ...] = ()
+    """Parts to change together as one, each NAME=PART|PART|..., patterns allowed."""
+    buffers: Literal["rewind", "keep", "recalibrate"] = "rewind"
+    """Running statistics of a changed layer: put back with it, kept, or computed again from training data."""
+    calibrate: int = 5000
+    """Training samples from which statistics are computed again."""
+    metrics: tuple[str, ...] = ("error", "cross_entropy")
+    """What is measured; the first decides the verdicts."""
 
     def __post_init__(self) -> None:
         if self.draws < 0:
@@ -35,5 +48,29 @@ class RobustnessSpec(Spec):
             raise UseError(f"steps are epochs from 0, not {list(self.steps or ())}")
         if not 0 < self.level < 1:
             raise UseError(f"level must be between 0 and 1, not {self.level}")
+        if not self.metrics:
+            raise UseError("metrics must name at least one, such as error")
+        if self.calibrate < 1:
+            raise UseError(f"calibrate must be at least 1, but is {self.calibrate}")
         if not 0 < self.ambient <= self.destroyed:
             raise UseError(f"ambient ({self.ambient}) must be above 0 and at most destroyed ({self.destroyed})")
+
+
+@dataclass(frozen=True)
+class ModelSpec(Spec):
+    """A model of anyone's, with its states and data."""
+
+    KIND: ClassVar[str] = "model"
+
+    model: str = ""
+    """package.module:NAME (a module or a function that makes one), torchvision:NAME, timm:NAME or hf:PATH."""
+    data: str = ""
+    """package.module:NAME (a loader, a list of batches, a mapping of split to them, or a function that makes one), or the
+    name of a built-in data set."""
+    checkpoints: tuple[str, ...] = ()
+    """A folder of checkpoints named after their steps, or files, each STEP=FILE with STEP init, final or epoch-N; one
+    file alone is the trained network. Without any, the values that the model comes with are the trained ones."""
+    forward: str = ""
+    """package.module:NAME of a function (model, batch) -> outputs, where a batch is not understood without it."""
+    targets: str = ""
+    """package.module:NAME of a function (batch) -> targets."""

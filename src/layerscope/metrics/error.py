@@ -1,11 +1,13 @@
 """0-1 error."""
 
-import numpy as np
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from layerscope.errors import UseError
 from layerscope.metrics.base import SampleMean
-from layerscope.stats import Interval, paired_proportions, proportion
+from layerscope.metrics.classes import a_sample, check_classes
 
 
 def is_error(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -21,18 +23,47 @@ def is_error(outputs: Tensor, targets: Tensor) -> Tensor:
 class ErrorRate(SampleMean):
     """The share of samples that are classified wrongly: outputs `[n, classes]`, targets `[n]`.
 
-    Intervals: Wilson's for the error, Bonett and Price's for the paired difference.
+    For outputs `[n, classes, ...]` with a target a pixel, the mean over samples of each one's share of wrong pixels.
     """
 
     name = "error"
     unit = "fraction"
 
+    def chance(self, targets: Any, outputs: Tensor) -> float:
+        return 1 - 1 / outputs.shape[1]
+
+    def keep(self, targets: Any, outputs: Any) -> Tensor:
+        check_classes(outputs, targets, self.name)
+        return super().keep(targets, outputs)
+
     def per_sample(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return is_error(outputs, targets)
+        return a_sample(is_error(outputs, targets))
 
-    def interval(self, values: np.ndarray) -> Interval:
-        return proportion(int(values.sum()), len(values), self.level)
 
-    def paired_interval(self, values: np.ndarray, reference: np.ndarray) -> Interval:
-        change = values - reference
-        return paired_proportions(int((change > 0).sum()), int((change < 0).sum()), len(values), self.level)
+class TopKError(SampleMean):
+    """The share of samples whose class is not among the k with the largest outputs: outputs `[n, classes]`, targets `[n]`.
+
+    Ties and NaN count against the sample, as in `ErrorRate`, which is k = 1.
+    """
+
+    unit = "fraction"
+
+    def __init__(self, k: int = 5, level: float = 0.95) -> None:
+        super().__init__(level)
+        if k < 1:
+            raise UseError(f"k must be at least 1, not {k}")
+        self.k, self.name = k, f"top{k}_error"
+
+    def chance(self, targets: Any, outputs: Tensor) -> float:
+        return 1 - min(1.0, self.k / outputs.shape[1])
+
+    def keep(self, targets: Any, outputs: Any) -> Tensor:
+        check_classes(outputs, targets, self.name)
+        if self.k >= outputs.shape[1]:
+            raise UseError(f"{self.name} of {outputs.shape[1]} classes is always 0; take a smaller k")
+        return super().keep(targets, outputs)
+
+    def per_sample(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        own = outputs.gather(1, targets[:, None])
+        smaller = (outputs < own).sum(1)  # counted so that a NaN is larger than everything
+        return a_sample(smaller < outputs.shape[1] - self.k)

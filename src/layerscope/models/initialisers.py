@@ -1,45 +1,23 @@
-"""The law each tensor was drawn from at the start, so that re-randomisation can draw from the same law again."""
+"""The law each tensor of a network was drawn from at the start, so that re-randomisation can draw from the same law again."""
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from layerscope import rng
 from layerscope.errors import unknown
+from layerscope.models.laws import AnyLaw, Law, Laws, Magnitude, Singular, fitted
 
+__all__ = ["INITIALISERS", "AnyLaw", "Law", "Laws", "initialise", "laws_of", "settled"]
 
-@dataclass(frozen=True)
-class Law:
-    """The law of one tensor with independent entries: normal (`scale` is the standard deviation, mean 0),
-    uniform (on -scale .. scale) or constant (all entries equal `scale`)."""
-
-    kind: Literal["normal", "uniform", "constant"]
-    scale: float
-
-    def __str__(self) -> str:
-        return f"constant {self.scale:g}" if self.kind == "constant" else f"{self.kind} of scale {self.scale:g}"
-
-    def sample(self, like: Tensor, generator: torch.Generator) -> Tensor:
-        """A draw of the shape and dtype of `like`; always drawn in float32 on the CPU, so that it is the same anywhere."""
-        if self.kind == "constant":
-            return torch.full_like(like, self.scale)
-        values = torch.empty(like.shape, dtype=torch.float32)
-        if self.kind == "normal":
-            values.normal_(0.0, self.scale, generator=generator)
-        else:
-            values.uniform_(-self.scale, self.scale, generator=generator)
-        return values.to(like)
-
-
-Laws = Mapping[str, Law]
-"""Tensor name -> its initial law."""
-
-_LINEAR = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_NORM = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase)
+_LINEAR = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.modules.linear.NonDynamicallyQuantizableLinear)
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_NORM = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._NormBase)
+_EMBEDDING = (nn.Embedding, nn.EmbeddingBag)
+_RECURRENT = (nn.RNN, nn.LSTM, nn.GRU, nn.RNNCell, nn.LSTMCell, nn.GRUCell)
 
 
 def _pytorch(fan_in: int, _fan_out: int) -> tuple[Law, Law]:
@@ -56,46 +34,155 @@ INITIALISERS: dict[str, Callable[[int, int], tuple[Law, Law]]] = {
     "glorot": _zero_bias(lambda i, o: Law("uniform", math.sqrt(6 / (i + o)))),
     "he": _zero_bias(lambda i, o: Law("normal", math.sqrt(2 / i))),
 }
-"""Name -> (fan in, fan out) -> laws of weight and bias.
+"""Name -> (fan in, fan out) -> laws of weight and bias of linear maps and convolutions.
 
 pytorch: uniform on +-1/sqrt(fan in), bias too (the default of `nn.Linear` and `nn.Conv*`). glorot: uniform of variance
 2/(fan in + fan out), zero bias. he: normal of variance 2/(fan in), zero bias.
 """
 
 
-def laws_of(model: nn.Module, initialiser: str = "pytorch") -> dict[str, Law]:
-    """The initial laws of a model's tensors: those of linear maps and convolutions by the named initialiser; norm layers
-    start at weight 1, bias 0, running mean 0, running variance 1, as in PyTorch.
+def laws_of(model: nn.Module, initialiser: str = "pytorch") -> dict[str, AnyLaw]:
+    """The initial laws of a model's tensors, as far as the kind of module says: linear maps and convolutions (transposed
+    ones too) by the named initialiser; norm layers, embeddings, recurrent and attention modules as PyTorch starts them;
+    the tensors of weight norm and spectral norm as they follow from the law of their weight.
 
-    A tensor of any other module has no entry: nobody has said which law it was drawn from.
+    A tensor of any other module has no entry: nobody has said which law it was drawn from. A subclass has the law of its
+    parent only among norm layers: one that draws its weights otherwise would be given a wrong law.
     """
     if initialiser not in INITIALISERS:
         raise unknown("initialiser", initialiser, INITIALISERS)
-    laws: dict[str, Law] = {}
-    for path, module in model.named_modules():
-        found = _laws_of_module(module, initialiser)
-        names = {name for name, _ in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))}
-        laws |= {f"{path}.{name}" if path else name: law for name, law in found.items() if name in names}
-    return laws
+    state = model.state_dict(keep_vars=True)
+    laws: dict[str, AnyLaw] = {}
+    for path, module in model.named_modules(remove_duplicate=False):
+        prefix = f"{path}." if path else ""
+        for name, law in _laws_of_module(module, initialiser).items():
+            laws |= _stored(module, prefix, name, law)
+    return {name: law for name, law in laws.items() if name in state}
+
+
+def settled(
+    model: nn.Module, start: Callable[[Iterable[str]], Mapping[str, Tensor]] | None, laws: Laws | None = None
+) -> dict[str, AnyLaw]:
+    """The laws to re-randomise by: those that were given, and for all other tensors those of `laws_of`.
+
+    Where the values at the start are known, `start(names)` gives them; a law of `laws_of` that could not have given them
+    is not used, and it and those that nobody knows are fitted to them (see `Law.fitted`). So a model that was initialised
+    by its own code is not drawn from a law it never had. Laws that were given are taken as they are.
+    """
+    found = laws_of(model)
+    state = model.state_dict()
+    parameters = [name for name, _ in model.named_parameters(remove_duplicate=False) if name in state]
+    doubtful: set[str] = set()
+    if start is not None:
+        for name in parameters:
+            law = found.get(name)
+            if law is not None and law.computed:
+                continue
+            (values,) = start([name]).values()
+            if not values.is_floating_point():
+                continue
+            if law is None or not (isinstance(law, Law) and law.could_give(values)):
+                found[name] = fitted(values, getattr(law, "zero", None))
+                doubtful.add(name)
+        for name, law in found.items():  # what follows from a tensor follows from the law that it has now
+            if isinstance(law, Magnitude) and law.direction in doubtful:
+                found[name] = Magnitude(law.direction, _law(found[law.direction]), law.shape, law.dim)
+            elif isinstance(law, Singular) and law.weight in doubtful:
+                found[name] = Singular(law.weight, _law(found[law.weight]), law.shape, law.dim, law.left)
+    return found | dict(laws or {})
+
+
+def _law(law: AnyLaw) -> Law:
+    assert isinstance(law, Law)
+    return law
 
 
 def _laws_of_module(module: nn.Module, initialiser: str) -> dict[str, Law]:
-    if type(module) in _LINEAR:
-        weight = module.weight
-        assert isinstance(weight, Tensor)
-        receptive = math.prod(weight.shape[2:])
-        laws = INITIALISERS[initialiser](weight.shape[1] * receptive, weight.shape[0] * receptive)
-        return dict(zip(("weight", "bias"), laws, strict=True))
+    """The laws of a module's own tensors, by the names that they have without any parametrisation."""
+    kind = parametrize.type_before_parametrizations(module)
+    if kind in _LINEAR:
+        laws = INITIALISERS[initialiser](*_fans(_weight(module).shape))
+        bias = Law("constant", 0.0) if kind is nn.modules.linear.NonDynamicallyQuantizableLinear else laws[1]
+        return {"weight": laws[0], "bias": bias}
+    if kind in _TRANSPOSED:  # PyTorch takes the second axis for fan in here too, though it is the outputs'
+        return dict(zip(("weight", "bias"), INITIALISERS[initialiser](*_fans(_weight(module).shape)), strict=True))
+    if kind is nn.Bilinear:
+        bound = 1 / math.sqrt(_weight(module).shape[1])
+        return {name: Law("uniform", bound) for name in ("weight", "bias")}
     if isinstance(module, _NORM):
-        values = {
-            "weight": 1.0,
-            "bias": 0.0,
-            "running_mean": 0.0,
-            "running_var": 1.0,
-            "num_batches_tracked": 0.0,
-        }
+        values = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0, "num_batches_tracked": 0.0}
         return {name: Law("constant", value) for name, value in values.items()}
+    if kind in _EMBEDDING:
+        padding = getattr(module, "padding_idx", None)
+        return {"weight": Law("normal", 1.0, zero=padding)}
+    if kind in _RECURRENT:
+        bound = 1 / math.sqrt(int(module.hidden_size))  # type: ignore[arg-type]
+        return {name: Law("uniform", bound) for name, _ in module.named_parameters(recurse=False)}
+    if kind is nn.MultiheadAttention:
+        return _attention(module)
+    if kind is nn.PReLU:
+        return {"weight": Law("constant", 0.25)}
     return {}
+
+
+def _attention(module: nn.Module) -> dict[str, Law]:
+    laws: dict[str, Law] = {"in_proj_bias": Law("constant", 0.0)}
+    for name, tensor in module.named_parameters(recurse=False):
+        if name.endswith("_weight"):  # Glorot, uniform, on the packed matrix where it is packed
+            laws[name] = Law("uniform", math.sqrt(6 / sum(tensor.shape)))
+        elif name in ("bias_k", "bias_v"):  # Glorot, normal
+            fan_in, fan_out = _fans(tensor.shape)
+            laws[name] = Law("normal", math.sqrt(2 / (fan_in + fan_out)))
+    return laws
+
+
+def _weight(module: nn.Module) -> Tensor:
+    """The weight, or what is stored for it under a parametrisation: it has the same shape. The weight itself is not asked
+    for then: computing it may change the module."""
+    stored = module.parametrizations["weight"] if parametrize.is_parametrized(module, "weight") else module  # type: ignore[index]
+    for name in ("original1", "original", "weight_orig", "weight_v", "weight"):
+        if isinstance(tensor := getattr(stored, name, None), Tensor):
+            return tensor
+    raise AssertionError(f"{type(module).__name__} without a weight")
+
+
+def _fans(shape: torch.Size) -> tuple[int, int]:
+    receptive = math.prod(shape[2:]) if len(shape) > 2 else 1
+    return shape[1] * receptive, shape[0] * receptive
+
+
+def _stored(module: nn.Module, prefix: str, name: str, law: Law) -> Iterator[tuple[str, AnyLaw]]:
+    """A law by the names under which a module stores the tensor: other ones under weight norm and spectral norm."""
+    shape = tuple(_weight(module).shape) if name == "weight" and not isinstance(module, _NORM) else ()
+    yield f"{prefix}{name}", law
+    if name != "weight" or not shape:
+        return
+    if parametrize.is_parametrized(module, "weight"):
+        yield from _parametrised(module, f"{prefix}parametrizations.weight.", law, shape)
+    for hook in module._forward_pre_hooks.values():  # the older functions, which work by hooks
+        dim = getattr(hook, "dim", None)
+        if type(hook).__name__ == "WeightNorm" and dim is not None:
+            yield f"{prefix}weight_v", law
+            yield f"{prefix}weight_g", Magnitude(f"{prefix}weight_v", law, shape, dim)
+        elif type(hook).__name__ == "SpectralNorm" and dim is not None:
+            yield f"{prefix}weight_orig", law
+            for vector, left in (("weight_u", True), ("weight_v", False)):
+                yield f"{prefix}{vector}", Singular(f"{prefix}weight_orig", law, shape, dim, left)
+
+
+def _parametrised(module: nn.Module, prefix: str, law: Law, shape: tuple[int, ...]) -> Iterator[tuple[str, AnyLaw]]:
+    maps = list(module.parametrizations["weight"])  # type: ignore[index]
+    if len(maps) != 1:
+        return
+    (map_,) = maps
+    dim = getattr(map_, "dim", None)
+    if type(map_).__name__ == "_WeightNorm" and dim is not None:
+        yield f"{prefix}original1", law
+        yield f"{prefix}original0", Magnitude(f"{prefix}original1", law, shape, dim)
+    elif type(map_).__name__ == "_SpectralNorm":
+        yield f"{prefix}original", law
+        for vector, left in (("0._u", True), ("0._v", False)):
+            yield f"{prefix}{vector}", Singular(f"{prefix}original", law, shape, dim or 0, left)
 
 
 def initialise(model: nn.Module, laws: Laws, seed: int) -> None:
@@ -103,4 +190,4 @@ def initialise(model: nn.Module, laws: Laws, seed: int) -> None:
     with torch.no_grad():
         for name, tensor in model.state_dict().items():
             if name in laws:
-                tensor.copy_(laws[name].sample(tensor, rng.generator(seed, "initialise", name)))
+                tensor.copy_(laws[name].draw(name, tensor, lambda name: rng.generator(seed, "initialise", name)))

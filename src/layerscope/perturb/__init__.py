@@ -3,6 +3,17 @@
 from layerscope.perturb.patch import Patch, bind
 from layerscope.perturb.rerandomize import Rerandomize
 from layerscope.perturb.rewind import Rewind
-from layerscope.perturb.variant import Edit, Perturbation, Variant, World
+from layerscope.perturb.variant import BuffersRule, Edit, Perturbation, Variant, World, perturbation
 
-__all__ = ["Edit", "Patch", "Perturbation", "Rerandomize", "Rewind", "Variant", "World", "bind"]
+__all__ = [
+    "BuffersRule",
+    "Edit",
+    "Patch",
+    "Perturbation",
+    "Rerandomize",
+    "Rewind",
+    "Variant",
+    "World",
+    "bind",
+    "perturbation",
+]

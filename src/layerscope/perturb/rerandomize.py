@@ -7,30 +7,29 @@ from layerscope import rng
 from layerscope.errors import UseError
 from layerscope.partition import Part
 from layerscope.perturb.patch import Patch
-from layerscope.perturb.variant import World
+from layerscope.perturb.variant import World, perturbation
 from layerscope.step import FINAL
 
 
+@perturbation
 @dataclass(frozen=True)
 class Rerandomize:
     """The Part takes fresh values, drawn from its own initial law. Each tensor's draw depends on study seed, tensor name
-    and draw index alone.
+    and draw index alone; a Slice takes its share of the draw of the whole tensor.
 
+    A buffer without a law stays as it is: it was not drawn, but set. A parameter without one is an error.
     Source: zhang2022, Sec. 2 (re-randomisation).
     """
 
     KIND: ClassVar[str] = "rerandomize"
 
     def patch(self, part: Part, world: World, draw: int) -> Patch:
-        if unknown := [name for name in part.tensors if name not in world.laws]:
-            raise UseError(f"no initial law is known for {', '.join(unknown)}; give one in laws=")
-        trained = world.trajectory.tensors(FINAL, part.tensors)
-        return Patch(
-            {
-                name: world.laws[name].sample(like, rng.generator(world.seed, "rerandomize", name, draw))
-                for name, like in trained.items()
-            }
-        )
+        if lawless := world.lawless(part):
+            raise UseError(f"no initial law is known for {', '.join(lawless)}; give one in laws=")
+        drawn = [name for name in part.tensors if name in world.laws]
+        address = lambda name: rng.generator(world.seed, "rerandomize", name, draw)  # noqa: E731
+        trained = world.trajectory.tensors(FINAL, drawn)
+        return Patch.of(part, {name: world.laws[name].draw(name, like, address) for name, like in trained.items()})
 
     def coordinates(self, world: World, draw: int) -> dict[str, int]:
         return {"draw": draw}

@@ -5,10 +5,11 @@ from typing import ClassVar
 
 from layerscope.partition import Part
 from layerscope.perturb.patch import Patch
-from layerscope.perturb.variant import World
+from layerscope.perturb.variant import World, perturbation
 from layerscope.step import INIT, Step
 
 
+@perturbation
 @dataclass(frozen=True)
 class Rewind:
     """The Part takes its values at a step of the trajectory; at INIT this is re-initialisation. Nothing is retrained.
@@ -20,7 +21,7 @@ class Rewind:
     to: Step = INIT
 
     def patch(self, part: Part, world: World, draw: int) -> Patch:
-        return Patch(world.trajectory.tensors(self.to, part.tensors))
+        return Patch.of(part, world.trajectory.tensors(self.to, part.tensors))
 
     def coordinates(self, world: World, draw: int) -> dict[str, int]:
         return {"step": world.trajectory.resolve(self.to).epoch}

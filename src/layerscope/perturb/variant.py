@@ -1,38 +1,70 @@
 """Vocabulary of changes: a Perturbation says what, an Edit where, a Variant all that decides its numbers."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, get_args, get_type_hints, runtime_checkable
+
+from torch import nn
 
 from layerscope import spec
+from layerscope.errors import UseError, unknown
 from layerscope.models.initialisers import Laws
-from layerscope.partition import Part
+from layerscope.partition import Part, Slice
 from layerscope.perturb.patch import Patch
+from layerscope.step import Step
 from layerscope.trajectory import Trajectory
+
+BuffersRule = Literal["rewind", "keep", "recalibrate"]
+"""What happens to the buffers (such as batch norm's running statistics) of a changed network: those of the changed Part
+are changed with it, or keep their trained values, or those of all batch norms are computed again from training data."""
 
 
 @dataclass(frozen=True)
 class World:
-    """What perturbations may draw on: the network's history, the laws of its start, and the seed of the study."""
+    """What perturbations may draw on: the network's history, the laws of its start, the seed of the study, and which
+    tensors are buffers."""
 
     trajectory: Trajectory
     laws: Laws
     seed: int = 0
+    buffers: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, model: nn.Module, trajectory: Trajectory, laws: Laws, seed: int = 0) -> "World":
+        return cls(trajectory, laws, seed, frozenset(name for name, _ in model.named_buffers(remove_duplicate=False)))
+
+    def lawless(self, part: Part) -> list[str]:
+        """The parameters of a Part that cannot be re-randomised, because nobody has said from which law."""
+        return [name for name in part.tensors if name not in self.laws and name not in self.buffers]
 
 
 @runtime_checkable
 class Perturbation(Protocol):
-    """What happens at a place. A new one is a frozen dataclass in a file of its own."""
+    """What happens at a place. A new one is a frozen dataclass in a file of its own, whose fields are Steps or plain
+    values."""
 
     KIND: ClassVar[str]
 
     def patch(self, part: Part, world: World, draw: int) -> Patch:
-        """The tensors of the Part after the change."""
+        """The values of the Part after the change."""
         ...
 
     def coordinates(self, world: World, draw: int) -> dict[str, Any]:
         """The coordinates of the table that place this change."""
         ...
+
+
+K = TypeVar("K", bound=type)
+
+KINDS: dict[str, type] = {}
+"""KIND -> perturbation: what the JSON of a Variant may name."""
+
+
+def perturbation(kind: K) -> K:
+    """Makes a perturbation known by its KIND, so that a Variant with it can be read back from JSON."""
+    KINDS[kind.KIND] = kind  # type: ignore[attr-defined]
+    return kind
 
 
 @dataclass(frozen=True)
@@ -42,35 +74,67 @@ class Edit:
     part: Part
     perturbation: Perturbation
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values that describe the Edit whole."""
+        fields = {name: str(v) if isinstance(v, Step) else v for name, v in _fields(self.perturbation).items()}
+        return {
+            "part": self.part.name,
+            "slices": [_plain(where) for where in self.part.slices],
+            "modules": list(self.part.modules),
+            "perturbation": {"kind": self.perturbation.KIND, **fields},
+        }
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> "Edit":
+        """The Edit of `to_dict`."""
+        fields = dict(plain["perturbation"])
+        kind = fields.pop("kind")
+        if kind not in KINDS:
+            raise unknown("perturbation", kind, KINDS)
+        hints = get_type_hints(KINDS[kind])
+        values = {name: Step.parse(v) if hints.get(name) is Step else _tuples(v) for name, v in fields.items()}
+        slices = tuple(Slice(where["tensor"], where["axis"], _tuples(where["ranges"])) for where in plain["slices"])
+        return cls(Part(plain["part"], slices, tuple(plain["modules"])), KINDS[kind](**values))
+
 
 @dataclass(frozen=True)
 class Variant:
-    """A set of Edits and a draw: everything that decides its numbers, beside the network and the data."""
+    """A set of Edits, a draw and a rule for buffers: everything that decides its numbers, beside the network and the
+    data."""
 
     edits: tuple[Edit, ...] = ()
     draw: int = 0
+    buffers: BuffersRule = "rewind"
+
+    def __post_init__(self) -> None:
+        if self.buffers not in get_args(BuffersRule):
+            raise unknown("rule for buffers", self.buffers, get_args(BuffersRule))
 
     @classmethod
-    def of(cls, part: Part, perturbation: Perturbation, draw: int = 0) -> "Variant":
+    def of(cls, part: Part, perturbation: Perturbation, draw: int = 0, *, buffers: BuffersRule = "rewind") -> "Variant":
         """The Variant with one Edit. `Variant()` is the unmodified network."""
-        return cls((Edit(part, perturbation),), draw)
+        return cls((Edit(part, perturbation),), draw, buffers)
 
     def patch(self, world: World) -> Patch:
-        """The replaced tensors; Edits that touch the same tensor are an error."""
-        return Patch.merge(edit.perturbation.patch(edit.part, world, self.draw) for edit in self.edits)
+        """The replaced values; Edits that touch the same values are an error. Unless buffers are rewound, they are left
+        out, but for those that are computed from the weights: they belong to them."""
+        patch = Patch.merge(edit.perturbation.patch(edit.part, world, self.draw) for edit in self.edits)
+        if self.buffers == "rewind":
+            return patch
+        return patch.without(name for name in world.buffers if not _computed(world.laws.get(name)))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values that describe the Variant whole."""
-        edits = [
-            {
-                "part": edit.part.name,
-                "tensors": list(edit.part.tensors),
-                "perturbation": edit.perturbation.KIND,
-                **dataclasses.asdict(edit.perturbation),  # type: ignore[arg-type]
-            }
-            for edit in self.edits
-        ]
-        return {"edits": edits, "draw": self.draw}
+        return {"edits": [edit.to_dict() for edit in self.edits], "draw": self.draw, "buffers": self.buffers}
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> "Variant":
+        """The Variant that `to_dict` described, as in the `variants` of a table."""
+        try:
+            edits = tuple(Edit.from_dict(edit) for edit in plain["edits"])
+            return cls(edits, plain["draw"], plain["buffers"])
+        except (KeyError, TypeError) as problem:
+            raise UseError(f"this does not describe a variant: {type(problem).__name__} {problem}") from None
 
     @property
     def id(self) -> str:
@@ -86,3 +150,19 @@ class Variant:
         for edit in self.edits:
             row |= edit.perturbation.coordinates(world, self.draw)
         return row
+
+
+def _computed(law: object) -> bool:
+    return getattr(law, "computed", False)
+
+
+def _fields(perturbation: Perturbation) -> dict[str, Any]:
+    return {field.name: getattr(perturbation, field.name) for field in dataclasses.fields(perturbation)}  # type: ignore[arg-type]
+
+
+def _plain(where: Slice) -> dict[str, Any]:
+    return {"tensor": where.tensor, "axis": where.axis, "ranges": [list(pair) for pair in where.ranges]}
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(inner) for inner in value) if isinstance(value, list | tuple) else value

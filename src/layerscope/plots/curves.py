@@ -3,13 +3,12 @@
 import math
 from typing import TYPE_CHECKING, Any
 
-from layerscope.plots import house, scales, words
-from layerscope.plots.grid import TITLES, unmodified
+from layerscope.plots import house, names, scales, words
+from layerscope.plots.grid import unmodified
 from layerscope.plots.series import Line, Panel, layer_panel, training_panels
 from layerscope.table import Table
 
 if TYPE_CHECKING:
-    import numpy as np
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -17,31 +16,28 @@ BANDS = 12
 """Lines up to which intervals are drawn; more would hide each other."""
 
 
-def layer_curves(table: Table, metric: str = "error", split: str = "test") -> "Figure":
-    """How a metric depends on the epoch that a Part is put back to: one line a Part.
+def layer_curves(table: Table, metric: str | None = None, split: str = "test") -> "Figure":
+    """How a metric (the deciding one) depends on the epoch that a Part is put back to: one line a Part.
 
-    Metrics: error, cross_entropy; distance_l2 and distance_max, the distance from the start at each epoch.
+    Any metric of the table; distance_l2 and distance_max are the distances from the start at each epoch.
     Early epochs are spread: the axis is linear to 1, logarithmic after. Lines differ in marker and dash, not
-    in colour alone. Bands are the intervals of the table, for at most 12 lines.
+    in colour alone. Bands are the intervals of the table, for at most 12 lines. Of more than 24 Parts, those
+    are drawn that have the worst numbers (or moved furthest), and the title says so.
     Source: zhang2022, Figs. 17 and 18.
     """
     panel = layer_panel(table, metric, split)
-    distance = metric.startswith("distance_")
+    distance, step, part = panel.metric.startswith("distance_"), panel.about.step, panel.about.part
     data = words.data_name(table.provenance)
-    title = "How far each layer is from its start" if distance else f"One layer put back, {data} {split} data"
+    title = f"How far each {part} is from its start" if distance else f"One {part} put back, {data} {split} data"
     with house.style():
         columns = 1 if len(panel.lines) <= 16 else 2
         figure = house.figure(8.4 + 3 * (columns - 1), max(3.6, 0.2 * math.ceil(len(panel.lines) / 2) + 1.2))
         axes = figure.add_subplot()
         _panel(axes, panel)
         if not distance:
-            _reference(axes, table, metric, split)
-        axes.set_title(title.replace("  ", " "), loc="left", parse_math=False)
-        axes.set_xlabel(
-            "epoch (early ones spread)"
-            if distance
-            else "epoch whose values the layer is put back to (early ones spread)"
-        )
+            _reference(axes, table, panel.metric, split)
+        axes.set_title(f"{title.replace('  ', ' ')}\n{panel.chosen()}".rstrip(), loc="left", parse_math=False)
+        axes.set_xlabel(f"{step}{'' if distance else f' whose values the {part} is put back to'} (early ones spread)")
         _legend(axes, panel, loc="upper left", bbox_to_anchor=(1.01, 1.0), ncols=columns)
     return figure
 
@@ -53,7 +49,7 @@ def training_curves(training: Table) -> "Figure":
         figure = house.figure(4.4 * len(panels), 3.2)
         for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
             _panel(axes, panel)
-            axes.set_title(TITLES.get(panel.metric, panel.metric), loc="left")
+            axes.set_title(names.title(panel.metric), loc="left", parse_math=False)
             axes.set_xlabel("epoch")
             _legend(axes, panel, loc="upper right")
     return figure
@@ -76,34 +72,27 @@ def _legend(axes: "Axes", panel: Panel, **place: Any) -> None:
     """Names are set after the fact: matplotlib drops those that begin with _ and reads $ as a formula."""
     lines = [line for line in axes.lines if not str(line.get_label()).startswith("unmodified")]
     more = [line for line in axes.lines if line not in lines]
-    names = [words.shortened(line.name) for line in panel.lines] + ["unmodified"] * len(more)
-    legend = axes.legend([*lines, *more], ["-"] * len(names), fontsize=8, handlelength=3.4, **place)
-    for text, name in zip(legend.get_texts(), names, strict=True):
+    labels = [*words.labels([line.name for line in panel.lines]).values(), *["unmodified"] * len(more)]
+    legend = axes.legend([*lines, *more], ["-"] * len(labels), fontsize=8, handlelength=3.4, **place)
+    for text, name in zip(legend.get_texts(), labels, strict=True):
         text.set_parse_math(False)
         text.set_text(name)
 
 
 def _upright(axes: "Axes", panel: Panel) -> None:
-    """The vertical axis: errors and losses by their square root, as the colours of maps."""
-    limits = (0.0, 1.05 * panel.highest() or 1.0)
-    rooted = scales.is_rooted(panel.metric, limits)
-    if rooted:
-        axes.set_yscale("function", functions=(_root, _square))
-    ticks = scales.value_ticks(limits, rooted)
-    axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
-    axes.set_ylim(*limits)
-    name = panel.unit if panel.unit.startswith("%") else f"{TITLES.get(panel.metric, '')}\n({panel.unit})"
-    axes.set_ylabel(name + ("\n(square-root scale)" if rooted else ""))
-
-
-def _root(values: "np.ndarray") -> "np.ndarray":
+    """The vertical axis: errors and losses by their square root or logarithm, as the colours of maps."""
     import numpy as np
 
-    return np.sqrt(np.maximum(values, 0))
-
-
-def _square(values: "np.ndarray") -> "np.ndarray":
-    return values * values
+    scale = panel.scale.with_margin(1.05)
+    if scale.words:
+        functions = tuple(np.vectorize(convert, otypes=[float]) for convert in (scale.up, scale.value))
+        axes.set_yscale("function", functions=functions)
+    ticks = scale.ticks()
+    axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.set_yticks([], minor=True)
+    axes.set_ylim(scale.low, scale.high)
+    name = panel.unit if panel.unit.startswith("%") else f"{names.title(panel.metric)}\n({panel.unit})"
+    axes.set_ylabel(name.removesuffix("\n()") + (f"\n({scale.words} scale)" if scale.words else ""), parse_math=False)
 
 
 def _line(axes: "Axes", index: int, line: Line, band: bool) -> None:

@@ -11,13 +11,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LIMIT = 300_000
-"""Bytes a picture may have."""
+"""Bytes a picture may have; one taller than a page in proportion more."""
+_PAGE = 12
+"""Inches."""
 
 
 def save(figure: "Figure", path: str | Path) -> tuple[Path, Path]:
     """Write a figure as PATH.png and PATH.svg: the same bytes for the same figure.
 
-    Text of the SVG stays text. A PNG of more than 300 kB is drawn with fewer dots per inch.
+    Text of the SVG stays text. A PNG of more than 300 kB (a page) is drawn with fewer dots per inch.
     """
     path = Path(path)
     png, svg = (path.with_name(f"{path.name}.{kind}") for kind in ("png", "svg"))
@@ -28,10 +30,10 @@ def save(figure: "Figure", path: str | Path) -> tuple[Path, Path]:
 
 
 def _small_png(figure: "Figure") -> bytes:
-    content = b""
+    content, limit = b"", LIMIT * max(1.0, figure.get_figheight() / _PAGE)
     for dpi in (160, 110, 80):
         content = _drawn(figure, "png", dpi=dpi, metadata={"Software": None})
-        if len(content) < LIMIT:
+        if len(content) < limit:
             break
     return content
 

@@ -1,6 +1,7 @@
 """What a map shows: rows of a table laid out by Part and epoch, with what is missing and why. No drawing."""
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 from layerscope import stats
 from layerscope.errors import UseError
 from layerscope.partition import WHOLE
-from layerscope.plots import scales
+from layerscope.plots import names, scales
+from layerscope.plots.about import About, deciding
+from layerscope.plots.names import shown_unit
 from layerscope.table import Table
 
 if TYPE_CHECKING:
@@ -18,16 +21,6 @@ if TYPE_CHECKING:
 
 RANDOM = None
 """The column of re-randomised Parts; every other column is an epoch."""
-
-TITLES = {
-    "error": "Error",
-    "error_delta": "Change of error",
-    "cross_entropy": "Cross-entropy",
-    "cross_entropy_delta": "Change of cross-entropy",
-    "distance_l2": "Distance (2-norm / √parameters)",
-    "distance_max": "Distance (largest entry)",
-}
-"""Metric -> its name in a picture."""
 
 Record = Mapping[str, Any]
 Column = int | None
@@ -53,7 +46,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Grid:
-    """Cells by row (Parts, the whole network last) and column (`RANDOM` if there is one, epochs)."""
+    """Cells by row (Parts, the whole network last) and column (`RANDOM` if there is one, epochs).
+
+    `chance` is what a guess would score and `unmodified` what the network does, in the unit of the cells; NaN if unknown.
+    """
 
     metric: str
     split: str
@@ -61,7 +57,14 @@ class Grid:
     rows: tuple[str, ...]
     columns: tuple[Column, ...]
     cells: tuple[tuple[Cell, ...], ...]
+    about: About
     chance: float = math.nan
+    unmodified: float = math.nan
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The rows without the whole network."""
+        return tuple(row for row in self.rows if row != WHOLE)
 
     @property
     def steps(self) -> tuple[int, ...]:
@@ -71,6 +74,16 @@ class Grid:
     @property
     def has_random(self) -> bool:
         return RANDOM in self.columns
+
+    @property
+    def higher(self) -> bool:
+        """Whether more is better."""
+        return self.about.higher and self.metric.removesuffix(names.DELTA) == self.about.metric
+
+    @property
+    def amount(self) -> str:
+        """What the numbers are, for a place that says only that: the unit, or without one the metric."""
+        return self.unit or names.noun(self.metric)
 
     def at(self, row: str, column: Column) -> Cell:
         """The cell of a Part at an epoch, or re-randomised; a missing one if the map has no such place."""
@@ -83,27 +96,23 @@ class Grid:
         return (cell for row in self.cells for cell in row)
 
     @cached_property
-    def limits(self) -> tuple[float, float]:
-        """The ends of the colour scale: from 0 (or the least value) to the largest value or chance."""
+    def scale(self) -> scales.Scale:
+        """The scale of the colours: from the unmodified network to chance, where they are known, else from the data."""
         values = [cell.value for cell in self.flat() if not cell.missing]
-        reference = [self.chance] if self.metric == "error" and math.isfinite(self.chance) else []
-        low, high = min([0.0, *values]), max([0.0, *values, *reference])
-        return (low, high) if high > low else (low, low + 1.0)
-
-    @property
-    def rooted(self) -> bool:
-        """Whether colours follow the square root."""
-        return scales.is_rooted(self.metric, self.limits)
+        return scale_of(self.metric, self.unit, [*values, self.unmodified], self.chance, self.higher)
 
     def shade(self, cell: Cell) -> str:
         """The colour of a cell with a number, as `#rrggbb`."""
-        place = scales.share(cell.value, self.limits, self.rooted)
-        return scales.colour(place, scales.stops(self.metric))
+        return scales.colour(self.scale.shade(cell.value), scales.stops(self.metric))
 
     def rests_on(self, random: bool) -> int:
         """How many samples (or draws, for the re-randomised column) a cell rests on at most."""
         cells = (zip(self.columns, row, strict=True) for row in self.cells)
         return max((c.n for row in cells for column, c in row if (column is RANDOM) == random), default=0)
+
+    def column_name(self, column: Column) -> str:
+        """A column in words."""
+        return column_name(column, self.about.step)
 
     def reasons(self) -> dict[str, list[str]]:
         """Why cells are missing: reason -> where."""
@@ -111,20 +120,29 @@ class Grid:
         for name, row in zip(self.rows, self.cells, strict=True):
             for column, cell in zip(self.columns, row, strict=True):
                 if cell.missing:
-                    found.setdefault(cell.missing, []).append(f"{name}, {column_name(column)}")
+                    found.setdefault(general(cell.missing, name), []).append(f"{name}, {self.column_name(column)}")
         return found
 
 
-def column_name(column: Column) -> str:
+def scale_of(metric: str, unit: str, values: Iterable[float], chance: float, higher: bool) -> scales.Scale:
+    """The scale that fits a metric and its numbers."""
+    if metric.startswith("distance_"):
+        return scales.from_zero(values, "linear")
+    if metric.endswith(names.DELTA):
+        return scales.from_zero(values, "root", higher)
+    of = scales.of_shares if unit.startswith("% ") else scales.of_amounts
+    return of(values, chance, higher)
+
+
+def column_name(column: Column, step: str = "epoch") -> str:
     """A column in words."""
-    return "re-randomised" if column is None else f"epoch {column}"
+    return "re-randomised" if column is None else f"{step} {column}"
 
 
-def shown_unit(metric: str, unit: str) -> tuple[float, str]:
-    """The factor to what people read, and its unit: fractions become per cent."""
-    if unit != "fraction":
-        return 1.0, unit
-    return 100.0, {"error": "% error", "error_delta": "percentage points"}.get(metric, "%")
+def general(reason: str, part: str) -> str:
+    """A reason without the names of a Part's own tensors, so that Parts with the same trouble are told of together."""
+    own = "|".join(rf"{re.escape(alias)}(?:\.\w+)+" for alias in part.split(" = "))
+    return re.sub(rf"(?<![\w.])(?:{own})(?:, (?:{own}))*(?![\w.])", "its own tensors", reason)
 
 
 def records(frame: "pd.DataFrame") -> list[Record]:
@@ -132,14 +150,16 @@ def records(frame: "pd.DataFrame") -> list[Record]:
     return frame.astype(object).where(frame.notna(), None).to_dict("records")  # pyright: ignore[reportReturnType]
 
 
-def has(table: Table, metric: str, split: str = "test") -> bool:
-    """Whether the table has a map of this metric: a Part changed, with a value or a failure."""
+def has(table: Table, metric: str | None = None, split: str = "test") -> bool:
+    """Whether the table has a map of this metric (the deciding one): a Part changed, with a value or a failure."""
+    metric = metric or deciding(table)
     changed = table.frame["perturbation"].isin(["rewind", "rerandomize"])
     return bool((changed & table.frame["metric"].eq(metric) & table.frame["split"].eq(split)).any())
 
 
-def layer_grid(table: Table, metric: str = "error", split: str = "test") -> Grid:
-    """The map of a metric: each Part re-randomised (mean over draws) and with its values of each epoch."""
+def layer_grid(table: Table, metric: str | None = None, split: str = "test") -> Grid:
+    """The map of a metric (the deciding one): each Part re-randomised (mean over draws) and with its values of each epoch."""
+    metric = metric or deciding(table)
     if not has(table, metric, split):
         raise UseError(_nothing(table, f"{metric} on {split or 'no'} data"))
     return _grid(table, records(table.where(metric=metric, split=split)), metric, split)
@@ -160,8 +180,9 @@ def has_distances(table: Table, norm: str = "l2", to: str = "start") -> bool:
     return "to" in table.frame and len(table.where(metric=f"distance_{norm}", to=to)) > 0
 
 
-def unmodified(table: Table, metric: str = "error", split: str = "test") -> Cell:
+def unmodified(table: Table, metric: str | None = None, split: str = "test") -> Cell:
     """The unmodified network's number."""
+    metric = metric or deciding(table)
     found = records(table.where(perturbation="none", metric=metric, split=split))
     if not found:
         return Cell(missing="not measured")
@@ -169,8 +190,9 @@ def unmodified(table: Table, metric: str = "error", split: str = "test") -> Cell
 
 
 def changed(table: Table) -> Grid | None:
-    """The changes of test error by Part and epoch, with the verdicts on them; None if the table has none."""
-    return layer_grid(table, "error_delta") if has(table, "error_delta") else None
+    """The changes of the deciding metric by Part and epoch, with the verdicts on them; None if the table has none."""
+    metric = deciding(table) + names.DELTA
+    return layer_grid(table, metric) if has(table, metric) else None
 
 
 def _nothing(table: Table, what: str) -> str:
@@ -182,11 +204,14 @@ def _grid(table: Table, rows: Sequence[Record], metric: str, split: str) -> Grid
     unit = next((row["unit"] for row in rows if row["unit"]), "")
     factor, unit = shown_unit(metric, unit)
     groups = _by_place(rows)
-    names = _in_order(table, {part for part, _ in groups})
-    inapplicable = _inapplicable(table)
+    parts = _in_order(table, {part for part, _ in groups})
+    about, inapplicable = About.of(table), _inapplicable(table)
     columns = _columns(groups, bool(inapplicable) and split != "")
-    cells = tuple(tuple(_filled(groups, n, c, factor, inapplicable) for c in columns) for n in names)
-    return Grid(metric, split, unit, names, columns, cells, 100 * table.provenance.get("chance", math.nan))
+    absent = {WHOLE: f"not measured (single {about.part}s only)", **inapplicable}
+    cells = tuple(tuple(_filled(groups, part, c, factor, absent) for c in columns) for part in parts)
+    whole = [_cell(row, factor).value for row in rows if row["perturbation"] == "none"]
+    chance = factor * about.chance if metric == about.metric else math.nan
+    return Grid(metric, split, unit, parts, columns, cells, about, chance, next(iter(whole), math.nan))
 
 
 def _by_place(rows: Iterable[Record]) -> dict[tuple[str, Column], list[Record]]:
@@ -208,7 +233,7 @@ def _in_order(table: Table, present: set[str]) -> tuple[str, ...]:
 def _inapplicable(table: Table) -> dict[str, str]:
     """Parts that could not be re-randomised, with the reason."""
     rows = table.where(perturbation="rerandomize", status="not applicable")
-    return dict(zip(rows["part"], rows["reason"], strict=True))
+    return {part: f"not applicable: {reason}" for part, reason in zip(rows["part"], rows["reason"], strict=True)}
 
 
 def _columns(groups: Iterable[tuple[str, Column]], random: bool) -> tuple[Column, ...]:
@@ -222,22 +247,19 @@ def _filled(
     part: str,
     column: Column,
     factor: float,
-    inapplicable: Mapping[str, str],
+    absent: Mapping[str, str],
 ) -> Cell:
+    """The cell of a Part; `absent` says why some have none re-randomised."""
     rows = groups.get((part, column), [])
     if column is RANDOM:
-        return _random_cell(part, rows, factor, inapplicable)
+        return _random_cell(rows, factor) if rows else Cell(missing=absent.get(part, "not measured"))
     if len(rows) > 1:
         raise UseError(f"this table has {len(rows)} rows for {part} at epoch {column}; draw one run at a time")
     return _cell(rows[0], factor) if rows else Cell(missing="not measured")
 
 
-def _random_cell(part: str, rows: Sequence[Record], factor: float, inapplicable: Mapping[str, str]) -> Cell:
+def _random_cell(rows: Sequence[Record], factor: float) -> Cell:
     """The mean over draws: as the table has it, else computed here (distances have draws only)."""
-    if part in inapplicable:
-        return Cell(missing=f"not applicable: {inapplicable[part]}")
-    if not rows:
-        return Cell(missing="not measured" if part != WHOLE else "not measured (single layers only)")
     means = [row for row in rows if row.get("draw") is None]
     return _cell(means[0], factor) if means else _over_draws([_cell(row, factor) for row in rows])
 

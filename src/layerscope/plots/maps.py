@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from layerscope.plots import house, scales, words
+from layerscope.plots import house, names, scales, words
 from layerscope.plots.grid import RANDOM, WHOLE, Grid, distance_grid, layer_grid
 from layerscope.table import Table
 
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
 PRINTED = 16
 """Columns up to which the numbers are printed in the cells."""
+_MOST = 500
+"""Cells up to which they are: more make a large file, and can be read in the report."""
+SMALL = 80
+"""Rows above which the type is small."""
 _RASTER = 1500
 """Cells from which the squares of an SVG are pixels, to keep the file small."""
 
@@ -45,16 +49,18 @@ class Places:
         return [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]
 
 
-def layer_map(table: Table, metric: str = "error", split: str = "test") -> "Figure":
-    """Which layers matter: a metric with each Part re-randomised or put back to each epoch.
+def layer_map(table: Table, metric: str | None = None, split: str = "test") -> "Figure":
+    """Which layers matter: a metric (the deciding one) with each Part re-randomised or put back to each epoch.
 
     All else is as trained. Rows are Parts; the last row is the whole network at that epoch. The first
     column, set apart, is the mean over draws. Hatched cells have no number; the note below says why.
-    Colours of errors and losses follow the square root, so that small ones can be told apart.
+    Colours run from the unmodified network (light) to chance, where that is known, and follow the square root, so
+    that small changes can be told apart; amounts that span orders of magnitude have a logarithmic scale.
     Source: zhang2022, Fig. 1(a). Differs from the paper: the first column is a mean over several draws.
     """
     grid = layer_grid(table, metric, split)
-    return _map(grid, _headline(table, grid), "epoch whose values the layer is put back to")
+    axis = f"{grid.about.step} whose values the {grid.about.part} is put back to" if grid.steps else ""
+    return _map(grid, _headline(table, grid), axis)
 
 
 def distance_map(
@@ -66,23 +72,27 @@ def distance_map(
     Source: zhang2022, Fig. 1(b, c) (`start`) and Fig. 14(b, c) (`substituted`).
     """
     grid = distance_grid(table, norm, to)
-    what = "from its start to each epoch" if to == "start" else "from trained values to those put in their place"
-    axis = "epoch" if to == "start" else "epoch whose values are put in place"
+    step = grid.about.step
+    what = f"from its start to each {step}" if to == "start" else "from trained values to those put in their place"
+    axis = step if to == "start" else f"{step} whose values are put in place" if grid.steps else ""
     return _map(grid, f"{words.title(grid)}\n{what}", axis)
 
 
 def _headline(table: Table, grid: Grid) -> str:
     data = words.data_name(table.provenance)
-    about = [f"{data} {grid.split} data".strip(), f"n = {words.count(grid.rests_on(False))}"]
-    if grid.has_random:
+    about = [f"{data} {grid.split} data".strip()]
+    if n := words.sample_count(table, grid):
+        about.append(f"n = {words.count(n)}")
+    if grid.rests_on(True):
         about.append(f"{words.plural(grid.rests_on(True), 'draw')} re-randomised")
-    return f"{words.title(grid).split(' on ')[0]} with one layer changed\n{', '.join(about)}"
+    below = textwrap.fill(", ".join(about), 54, break_on_hyphens=False)
+    return f"{names.title(grid.metric)} with one {grid.about.part} changed\n{below}"
 
 
 def _map(grid: Grid, title: str, axis: str) -> "Figure":
     with house.style():
         note = _note(grid)
-        height = min(24.0, 1.75 + max(0.17, 0.36 - 0.006 * len(grid.rows)) * len(grid.rows) + 0.14 * len(note))
+        height = min(60.0, 1.75 + _row_height(len(grid.rows)) * len(grid.rows) + 0.14 * len(note))
         figure = house.figure(min(11.0, 6.4 + 0.1 * len(grid.columns)), height)
         axes, places = figure.add_subplot(), Places.of(grid)
         _cells(figure, axes, grid, places)
@@ -95,26 +105,44 @@ def _map(grid: Grid, title: str, axis: str) -> "Figure":
     return figure
 
 
+def _row_height(rows: int) -> float:
+    """Inches that a row takes; many rows get a smaller type."""
+    return max(0.17, 0.36 - 0.006 * rows) if rows <= SMALL else 0.12
+
+
+def _small(grid: Grid) -> bool:
+    return len(grid.rows) > SMALL
+
+
 def _cells(figure: "Figure", axes: "Axes", grid: Grid, places: Places) -> None:
     """The squares: coloured with a number, hatched without."""
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import PowerNorm
-
-    limits, rooted = grid.limits, grid.rooted
-    norm = PowerNorm(0.5 if rooted else 1.0, *limits)
-    cmap = house.colormap(scales.stops(grid.metric))
     every = [(r, c) for r in range(len(grid.rows)) for c in range(len(grid.columns))]
     full = [(r, c) for r, c in every if not grid.cells[r][c].missing]
-    colours = cmap(norm([grid.cells[r][c].value for r, c in full]))
+    colours = [grid.shade(grid.cells[r][c]) for r, c in full]
     _squares(axes, [places.square(*place) for place in full], facecolors=colours, linewidths=0.4)
     empty = [places.square(r, c) for r, c in every if grid.cells[r][c].missing]
     _squares(axes, empty, facecolors="#e6e6e6", edgecolors="#8a8a8a", hatch="////", linewidths=0.0)
-    if len(grid.columns) <= PRINTED:
+    if len(grid.columns) <= PRINTED and len(every) <= _MOST:
         _numbers(axes, grid, places)
-    bar = figure.colorbar(ScalarMappable(norm, cmap), ax=axes, pad=0.015, fraction=0.045, aspect=18)
-    bar.set_label(f"{grid.unit}\n(square-root scale)" if rooted else grid.unit)
-    ticks = scales.value_ticks(limits, rooted, end=True)
+    _bar(figure, axes, grid)
+
+
+def _bar(figure: "Figure", axes: "Axes", grid: Grid) -> None:
+    """The scale of the colours; of many rows, a short one at the top."""
+    import numpy as np
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import FuncNorm
+
+    scale, stops = grid.scale, scales.stops(grid.metric)
+    up, down = (np.vectorize(convert, otypes=[float]) for convert in (scale.up, scale.value))
+    norm = FuncNorm((up, down), scale.low, scale.high)
+    cmap = house.colormap(stops[::-1] if scale.flipped else stops)
+    size = {"anchor": (0.0, 1.0), "shrink": 30 / len(grid.rows)} if _small(grid) else {}
+    bar = figure.colorbar(ScalarMappable(norm, cmap), ax=axes, pad=0.015, fraction=0.045, aspect=18, **size)
+    bar.set_label(f"{grid.amount}\n{words.about_scale(grid)}".rstrip(), parse_math=False)
+    ticks = scale.ticks(end=True)
     bar.set_ticks(ticks, labels=[f"{tick:g}" for tick in ticks])
+    bar.ax.minorticks_off()
     bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
 
 
@@ -132,8 +160,8 @@ def _numbers(axes: "Axes", grid: Grid, places: Places) -> None:
         for cell, x in zip(row, places.columns, strict=True):
             if not cell.missing:
                 colour = scales.ink(grid.shade(cell))
-                text = words.short(cell.value, grid.unit)
-                axes.text(sum(x) / 2, sum(y) / 2, text, ha="center", va="center", fontsize=7, color=colour)
+                text, size = words.short(cell.value, grid.unit), 5.5 if _small(grid) else 7
+                axes.text(sum(x) / 2, sum(y) / 2, text, ha="center", va="center", fontsize=size, color=colour)
 
 
 def _labels(axes: "Axes", grid: Grid, places: Places) -> None:
@@ -142,8 +170,8 @@ def _labels(axes: "Axes", grid: Grid, places: Places) -> None:
     axes.spines[:].set_visible(False)
     axes.tick_params(length=2.5, color="#555555")
     axes.tick_params(axis="y", length=0)
-    rows = [words.shortened(name) for name in grid.rows]
-    size = 9 if len(rows) <= 30 else 7
+    rows = list(words.labels(grid.rows).values())
+    size = 9 if len(rows) <= 30 else 5.5 if _small(grid) else 7
     axes.set_yticks([sum(span) / 2 for span in places.rows], rows, fontsize=size, parse_math=False)
     chosen = _labelled(grid)
     axes.set_xticks([sum(places.columns[i]) / 2 for i, _ in chosen], [label for _, label in chosen], fontsize=8)
@@ -163,5 +191,4 @@ def _labelled(grid: Grid) -> list[tuple[int, str]]:
 def _note(grid: Grid) -> list[str]:
     """Why cells are hatched, in a few lines."""
     lines = [f"{words.listed(places, 3)}: {reason}" for reason, places in grid.reasons().items()]
-    more = [f"and {len(lines) - 3} more reasons"] if len(lines) > 3 else []
-    return [part for line in ["Hatched: " + "; ".join(lines[:3] + more)] if lines for part in textwrap.wrap(line, 110)]
+    return textwrap.wrap("Hatched: " + "; ".join(words.some(lines, 4)), 110) if lines else []

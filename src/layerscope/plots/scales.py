@@ -1,7 +1,10 @@
-"""Colours, marks and ticks that every picture shares. Plain values, no drawing."""
+"""Colours, marks, scales and ticks that every picture shares. Plain values, no drawing."""
 
 import math
-from collections.abc import Sequence
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 ERROR = ("ffffd9", "edf8b1", "c7e9b4", "7fcdbb", "41b6c4", "1d91c0", "225ea8", "253494", "081d58")
 """Colours of errors and losses: ColorBrewer's YlGnBu, light for none; safe without colour vision."""
@@ -15,9 +18,118 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 _STRIDES = (1, 2, 5, 10, 20, 25, 50, 100, 200, 250, 500, 1000, 2000, 5000, 10000)
 
+NEAR = 0.1
+"""A scale begins at zero (shares that are better high: ends at 100 %) if that makes it longer by this share at most."""
+WIDE = 50.0
+"""Amounts whose largest is more than this times their smallest get a logarithmic scale."""
+_FAR = 1e4
+"""A logarithmic scale ends at this times the middle value: one number that overflows does not make all others alike."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Numbers to places between 0 and 1. `flipped` where the high end is the good one, which is light."""
+
+    low: float
+    high: float
+    kind: Literal["linear", "root", "log"] = "linear"
+    flipped: bool = False
+    clipped: bool = False
+    """Whether some numbers lie beyond its bad end."""
+
+    def up(self, value: float) -> float:
+        """Where a value lies, the higher the larger; the ends for what lies beyond them."""
+        value = min(max(value, self.low), self.high)
+        if self.kind == "log":
+            return math.log(value / self.low) / math.log(self.high / self.low)
+        place = (value - self.low) / (self.high - self.low)
+        if self.kind == "linear":
+            return place
+        return 1 - math.sqrt(1 - place) if self.flipped else math.sqrt(place)
+
+    def value(self, place: float) -> float:
+        """What lies at a place: the inverse of `up`."""
+        if self.kind == "log":
+            return self.low * (self.high / self.low) ** place
+        if self.kind == "root":
+            place = 1 - (1 - place) ** 2 if self.flipped else place * place
+        return self.low + (self.high - self.low) * place
+
+    def shade(self, value: float) -> float:
+        """Where a value lies from good (0, light) to bad (1, dark)."""
+        return 1 - self.up(value) if self.flipped else self.up(value)
+
+    def ticks(self, end: bool = False) -> list[float]:
+        """Round numbers to label; with `end` the ends too, where they are apart from those."""
+        if self.kind == "root" and not self.flipped and self.low == 0:
+            return _root_ticks(self.high, end)
+        ticks = _log_ticks(self.low, self.high) if self.kind == "log" else nice_ticks(self.low, self.high)
+        if self.kind == "linear":
+            return ticks
+        kept: list[float] = []
+        for tick in sorted({*ticks, self.low, self.high} if end else ticks, key=self.shade):
+            if not kept or self.shade(tick) - self.shade(kept[-1]) > 0.13:
+                kept.append(tick)
+        return sorted(float(f"{tick:.3g}") for tick in kept)
+
+    @property
+    def words(self) -> str:
+        """The kind of the scale as an adjective; empty for a linear one."""
+        return {"linear": "", "root": "square-root", "log": "logarithmic"}[self.kind]
+
+    def with_margin(self, factor: float) -> "Scale":
+        """A little longer at the top (and at the bottom, unless that is zero), as axes are."""
+        if self.kind == "log":
+            return replace(self, low=self.low / factor, high=self.high * factor)
+        margin = (factor - 1) * (self.high - self.low)
+        return replace(self, low=self.low and self.low - margin, high=self.high + margin)
+
+
+def from_zero(values: Iterable[float], kind: Literal["linear", "root"], higher: bool = False) -> Scale:
+    """A scale from zero to the largest value (from the smallest, if that is negative, and then always linear)."""
+    values = [value for value in values if math.isfinite(value)]
+    low, high = min([0.0, *values]), max([0.0, *values])
+    return Scale(low, high if high > low else low + 1.0, "linear" if low < 0 or higher else kind, higher)
+
+
+def of_shares(values: Iterable[float], chance: float = math.nan, higher: bool = False) -> Scale:
+    """The scale of per cents: from the best value (from none wrong, where that is near) to the worst, or to chance."""
+    low, high = _ends([*values, chance])
+    if higher:
+        high = 100.0 if 0 <= 100 - high <= NEAR * (100 - low) else high
+    elif 0 <= low <= NEAR * high:
+        low = 0.0
+    return Scale(low, high if high > low else low + 1.0, "root", higher)
+
+
+def of_amounts(values: Iterable[float], chance: float = math.nan, higher: bool = False) -> Scale:
+    """The scale of losses and other amounts: from the best value (from zero, where that is near) to chance, if known.
+
+    What is worse than chance gets the colour of chance. Without chance it ends at the worst value. It is logarithmic
+    where the largest value is more than 50 times the smallest positive one, else it follows the square root.
+    """
+    found = [value for value in values if math.isfinite(value)]
+    low, high = _ends(found)
+    if math.isfinite(chance) and (chance < high if higher else chance > low):
+        low, high = (chance, high) if higher else (low, chance)
+    smallest = min((value for value in found if value > 0), default=0.0)
+    if low >= 0 and not higher and smallest and high > WIDE * smallest:
+        middle = statistics.median(value for value in found if value > 0)
+        end = high if math.isfinite(chance) else min(high, _FAR * middle)
+        return Scale(smallest, end, "log", clipped=max(found) > end * (1 + 1e-9))
+    if not higher and 0 <= low <= NEAR * high:
+        low = 0.0
+    beyond = any(value < low or value > high for value in found)
+    return Scale(low, high if high > low else low + 1.0, "root", higher, beyond)
+
+
+def _ends(values: Sequence[float]) -> tuple[float, float]:
+    finite = [value for value in values if math.isfinite(value)]
+    return min(finite, default=0.0), max(finite, default=0.0)
+
 
 def stops(metric: str) -> tuple[str, ...]:
-    """The colour scale of a metric."""
+    """The colours of a metric."""
     return DISTANCE if metric.startswith("distance") else ERROR
 
 
@@ -34,26 +146,24 @@ def ink(background: str) -> str:
     return "#000000" if _luminance(background) > 0.179 else "#ffffff"
 
 
-def is_rooted(metric: str, limits: tuple[float, float]) -> bool:
-    """Whether colours follow the square root: errors and losses, so that small ones can be told apart."""
-    return limits[0] >= 0 and not metric.startswith("distance")
+def _root_ticks(top: float, end: bool) -> list[float]:
+    """Ticks of a square-root scale from zero."""
+    high = float(f"{top:.3g}")
+    size = 10.0 ** math.floor(math.log10(top))
+    largest = next(size * m for m in (5, 2, 1) if size * m <= top)
+    ticks = [0.0, *(largest * m for m in (0.02, 0.1, 0.2, 0.5, 1.0))]
+    return [*ticks, high] if end and high > 1.3 * largest else ticks
 
 
-def share(value: float, limits: tuple[float, float], rooted: bool = False) -> float:
-    """Where a value lies on the colour scale between the limits, in [0, 1]."""
-    place = min(max((value - limits[0]) / (limits[1] - limits[0]), 0.0), 1.0)
-    return math.sqrt(place) if rooted else place
-
-
-def value_ticks(limits: tuple[float, float], rooted: bool, end: bool = False) -> list[float]:
-    """Round numbers to label on a scale of colours or heights, and its end if that is asked for."""
-    if not rooted:
-        return nice_ticks(*limits)
-    high = float(f"{limits[1]:.3g}")
-    size = 10.0 ** math.floor(math.log10(limits[1]))
-    top = next(size * m for m in (5, 2, 1) if size * m <= limits[1])
-    ticks = [0.0, *(top * m for m in (0.02, 0.1, 0.2, 0.5, 1.0))]
-    return [*ticks, high] if end and high > 1.3 * top else ticks
+def _log_ticks(low: float, high: float) -> list[float]:
+    """1, 2, 5, 10, ... between two limits; powers of ten alone, or some of them, where these are many."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    every = math.ceil(len(powers) / 7)
+    for digits, stride in (((1, 2, 5), 1), ((1,), 1), ((1,), every)):
+        ticks = [m * 10.0**k for k in powers[::stride] for m in digits if low <= m * 10.0**k <= high]
+        if len(ticks) <= 7:
+            break
+    return ticks
 
 
 def tick_indices(n: int, room: int) -> list[int]:

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from layerscope.plots import scales, words
+from layerscope.plots import names, scales, words
+from layerscope.plots.about import probe_warning
 from layerscope.plots.grid import RANDOM, WHOLE, Column, Grid, changed, layer_grid, unmodified
 from layerscope.table import Table
 
@@ -14,17 +15,19 @@ if TYPE_CHECKING:
 
 _CELL = 7
 """Characters a column of numbers takes, with its spaces."""
-_VERDICTS = 24
-"""Characters that the two columns of verdicts take."""
+_VERDICT = 12
+"""Characters that a column of verdicts takes."""
+_NAMES = 24
+"""Characters that names get, and more where there is room, or where that is needed to tell them apart."""
 _NARROW = 64
 """Characters of a line below which the verdicts stand under the map."""
 
 
-def terminal_map(table: Table, metric: str = "error", split: str = "test") -> "TerminalMap":
+def terminal_map(table: Table, metric: str | None = None, split: str = "test") -> "TerminalMap":
     """Which layers matter, for a terminal of any width: print it with rich.
 
-    One row a Part and the whole network; numbers of the re-randomised Part (mean over draws), the start, as
-    many epochs as fit, and the final one; then the two verdicts in words. Reads the same without colour.
+    One row a Part and the whole network; numbers (of the deciding metric) of the re-randomised Part (mean over draws),
+    the start, as many epochs as fit, and the final one; then the verdicts in words. Reads the same without colour.
     """
     return TerminalMap(table, layer_grid(table, metric, split), changed(table))
 
@@ -54,13 +57,23 @@ class TerminalMap:
         return f"<pre>{escape(str(self))}</pre>"
 
     def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
-        names = min(24, max(len(name) for name in self.grid.rows))
-        beside = self.verdicts is not None and options.max_width >= _NARROW
-        room = options.max_width - names - 5 - (_VERDICTS if beside else 0)
-        yield self._drawn(shown_columns(self.grid, max(3, room // _CELL)), names, beside)
+        beside = self._judged if options.max_width >= _NARROW else []
+        room = options.max_width - 5 - _VERDICT * len(beside)
+        most = max(_NAMES, room - _CELL * len(self.grid.columns))
+        labels = words.labels(self.grid.rows, most, max(most, room - 4 * _CELL))
+        width = max(len(label) for label in labels.values())
+        yield self._drawn(shown_columns(self.grid, max(3, (room - width) // _CELL)), labels, beside)
         yield from self._notes(beside)
 
-    def _drawn(self, columns: list[Column], names: int, beside: bool) -> "RichTable":
+    @property
+    def _judged(self) -> list[Column]:
+        """The columns that have verdicts: the start, and re-randomised; none where chance is not known."""
+        if self.verdicts is None or not self.grid.about.knows_chance:
+            return []
+        there: list[Column] = [0, RANDOM]
+        return [column for column in there if column in self.verdicts.columns]
+
+    def _drawn(self, columns: list[Column], labels: dict[str, str], beside: list[Column]) -> "RichTable":
         from rich import box
         from rich.table import Table as RichTable
         from rich.text import Text
@@ -68,22 +81,21 @@ class TerminalMap:
         drawn = RichTable(
             title=Text(self._title()), title_justify="left", box=box.SIMPLE, padding=(0, 1), pad_edge=False
         )
-        drawn.add_column("layer\nepoch", no_wrap=True, max_width=names)
+        drawn.add_column(f"{self.grid.about.part}\n{self.grid.about.step if self.grid.steps else ''}", no_wrap=True)
         for column in columns:
             drawn.add_column(self._header(column), justify="right", no_wrap=True)
-        if beside:
-            drawn.add_column("verdict:\nto start", no_wrap=True)
-            drawn.add_column("verdict:\nrandom", no_wrap=True)
+        for column in beside:
+            drawn.add_column(f"verdict:\n{'random' if column is RANDOM else 'to start'}", no_wrap=True)
         for name in self.grid.rows:
             cells = [self._cell(name, column) for column in columns]
-            verdicts = [self._verdict(name, c) for c in (0, RANDOM)] if beside else []
             if name == WHOLE:
                 drawn.add_section()
-            drawn.add_row(Text(words.shortened(name, names)), *cells, *verdicts)
+            drawn.add_row(Text(labels[name]), *cells, *(self._verdict(name, column) for column in beside))
         return drawn
 
     def _title(self) -> str:
-        return f"{words.title(self.grid)} with one layer changed, {self.grid.unit}"
+        shown = f"{words.title(self.grid)} with one {self.grid.about.part} changed"
+        return f"{shown}, {self.grid.unit}" if self.grid.unit else shown
 
     def _header(self, column: Column) -> str:
         if column is RANDOM:
@@ -104,26 +116,40 @@ class TerminalMap:
         cell = self.verdicts.at(name, column) if self.verdicts else None
         return cell.verdict or "-" if cell and name != WHOLE else ""
 
-    def _notes(self, beside: bool) -> list["Text"]:
+    def _notes(self, beside: list[Column]) -> list["Text"]:
         from rich.text import Text
 
-        whole = unmodified(self.table, self.grid.metric, self.grid.split)
-        data = words.data_name(self.table.provenance)
-        n = words.count(self.grid.rests_on(False))
-        notes = [f"Data: {data} {self.grid.split}, n = {n}.".replace("  ", " ")]
-        if not whole.missing:
-            within = f" ({words.level(whole)} interval {words.interval(whole, '%')})" if whole.has_interval else ""
-            notes.append(f"Unmodified: {words.number(whole.value, self.grid.unit)} {self.grid.unit}{within}.")
-        if self.grid.has_random:
-            notes.append(f"Re-randomised: mean of {words.plural(self.grid.rests_on(True), 'draw')}.")
+        notes = [f"Warning: {warning}"] if (warning := probe_warning(self.table)) else []
+        notes += [self._data(), *self._unmodified()]
+        if draws := self.grid.rests_on(True):
+            notes.append(f"Re-randomised: mean of {words.plural(draws, 'draw')}.")
+        if self.verdicts is not None and not self.grid.about.knows_chance:
+            notes.append(f"No verdicts: {words.no_chance(self.grid.about)}.")
         reasons = {k: v for k, v in self.grid.reasons().items() if v != [f"{WHOLE}, re-randomised"]}
-        notes += [f"-: {words.listed(places, 3)}: {reason}." for reason, places in reasons.items()]
+        notes += words.some([f"-: {words.listed(places, 3)}: {reason}." for reason, places in reasons.items()], 6)
         notes += [] if beside else self._verdict_notes()
         return [Text(note) for note in notes]
 
+    def _data(self) -> str:
+        data, n = words.data_name(self.table.provenance), words.count(words.sample_count(self.table, self.grid))
+        counted = names.counted(self.grid.metric)
+        return f"Data: {data} {self.grid.split}, n = {n}{' sequences' if counted != 'sample' else ''}.".replace(
+            "  ", " "
+        )
+
+    def _unmodified(self) -> list[str]:
+        whole, unit = unmodified(self.table, self.grid.metric, self.grid.split), self.grid.unit
+        if whole.missing:
+            return []
+        within = f" ({words.level(whole)} interval {words.interval(whole, unit)})" if whole.has_interval else ""
+        return [f"Unmodified: {words.quantity(whole.value, unit)}{within}."]
+
     def _verdict_notes(self) -> list[str]:
-        names = [name for name in self.grid.rows if name != WHOLE] if self.verdicts else []
-        return [f"{n}: start {self._verdict(n, 0)}, re-randomised {self._verdict(n, RANDOM)}." for n in names]
+        said = {0: "start", RANDOM: "re-randomised"}
+        return [
+            f"{name}: {', '.join(f'{said[c]} {self._verdict(name, c)}' for c in self._judged)}."
+            for name in (self.grid.parts if self._judged else ())
+        ]
 
 
 def shown_columns(grid: Grid, room: int) -> list[Column]:

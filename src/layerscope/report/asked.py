@@ -5,7 +5,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from layerscope.plots import words
+from layerscope.plots.about import About
 from layerscope.plots.grid import Grid, records
+from layerscope.plots.names import counted
+from layerscope.report import foreign
 from layerscope.table import Table
 
 Facts = Mapping[str, Any]
@@ -25,17 +28,27 @@ def training(spec: Facts, provenance: Facts) -> list[str]:
 
 def analysis(spec: Facts, table: Table) -> list[str]:
     """What was changed and measured, in sentences."""
-    checkpoints = len(set(table.frame["step"].dropna())) if "step" in table.frame.columns else 0
+    about = About.of(table)
     measured = set(table.frame["split"])
     splits = [split for split in ("test", "train") if split in measured]
     level = f"{100 * spec['level']:g} %"
-    drawn = f"drawn afresh from its initial law in {words.plural(spec['draws'], 'draw')} (seed {spec['seed']})"
     return [
-        f"Each layer alone was put back to its values of {words.plural(checkpoints, 'checkpoint')}"
-        + (f", and {drawn}" if spec["draws"] else "")
-        + ". All other layers kept their trained values. Nothing was trained again.",
-        f"The error was measured on {words.listed(splits)} data. Intervals are at the {level} level.",
+        *filter(None, [foreign.division(table)]),
+        f"Each {about.part} alone was {_changes(spec, table)}. All other {about.part}s kept their trained values. "
+        "Nothing was trained again.",
+        *filter(None, [foreign.buffers(table)]),
+        f"The {about.noun} was measured on {words.listed(splits)} data. Intervals are at the {level} level.",
     ]
+
+
+def _changes(spec: Facts, table: Table) -> str:
+    """What was done to each Part: put back, drawn afresh, or both."""
+    steps = table.where(perturbation="rewind")["step"].dropna() if "step" in table.frame.columns else ()
+    checkpoints = len(set(steps))
+    draws = f"in {words.plural(spec['draws'], 'draw')} (seed {spec['seed']})" if spec["draws"] else ""
+    drawn = [f"drawn afresh from its initial law {draws}"] if draws else []
+    back = [f"put back to its values of {words.plural(checkpoints, 'checkpoint')}"] if checkpoints or not drawn else []
+    return ", and ".join([*back, *drawn])
 
 
 def rests_on(table: Table, grid: Grid, curves: bool = False) -> str:
@@ -45,7 +58,7 @@ def rests_on(table: Table, grid: Grid, curves: bool = False) -> str:
     data = f"{words.data_name(table.provenance)} {grid.split} data".strip()
     draws = grid.rests_on(True) if grid.has_random and not curves else 0
     more = f", {words.plural(draws, 'draw')} re-randomised" if draws else ""
-    return f"{data}, n = {words.count(grid.rests_on(False))} samples{more}."
+    return f"{data}, n = {words.count(words.sample_count(table, grid))} {counted(grid.metric)}s{more}."
 
 
 def training_counts(training: Table) -> str:

@@ -4,9 +4,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from layerscope.plots import scales, words
+from layerscope.plots import names, scales, words
 from layerscope.plots.curves import BANDS
-from layerscope.plots.grid import TITLES
 from layerscope.plots.series import Line, Panel
 
 LEFT, TOP, WIDTH, HEIGHT, LEGEND = 58.0, 30.0, 680.0, 260.0, 200.0
@@ -61,35 +60,36 @@ class Chart:
 
 def chart(identity: str, panel: Panel, axis: str, about: str = "") -> Chart:
     """The paths, axes and legend of a line picture; early epochs are spread."""
-    last, top = panel.last(), 1.04 * panel.highest() or 1.0
-    rooted = scales.is_rooted(panel.metric, (0.0, top))
+    last, scale = panel.last(), panel.scale.with_margin(1.04)
+    labels = words.labels([line.name for line in panel.lines], 30, 48)
+    legend = 80 + 6.8 * max((len(label) for label in labels.values()), default=0)
     x: Place = lambda epoch: LEFT + 8 + (WIDTH - 16) * scales.early(epoch) / scales.early(max(last, 1))  # noqa: E731
-    y: Place = lambda value: TOP + HEIGHT * (1 - scales.share(value, (0.0, top), rooted))  # noqa: E731
+    y: Place = lambda value: TOP + HEIGHT * (1 - scale.up(value))  # noqa: E731
     bands = len(panel.lines) <= BANDS
     return Chart(
         id=identity,
-        title=TITLES.get(panel.metric, panel.metric),
-        unit=panel.unit + (" (square-root scale)" if rooted else ""),
+        title=names.title(panel.metric),
+        unit=(panel.unit or names.noun(panel.metric)) + (f" ({scale.words} scale)" if scale.words else ""),
         about=about,
         axis=f"{axis} (early ones spread)",
-        width=LEFT + WIDTH + LEGEND,
+        width=LEFT + WIDTH + max(LEGEND, legend),
         height=max(TOP + HEIGHT + 46, TOP + 18 * len(panel.lines) + 10),
         top=TOP,
         bottom=TOP + HEIGHT,
         right=LEFT + WIDTH,
-        curves=[_curve(i, line, x, y, bands) for i, line in enumerate(panel.lines)],
+        curves=[_curve(i, line, labels[line.name], x, y, bands) for i, line in enumerate(panel.lines)],
         x_ticks=[(round(x(tick), 1), str(tick)) for tick in scales.early_ticks(last)],
-        y_ticks=[(round(y(tick), 1), f"{tick:g}") for tick in scales.value_ticks((0.0, top), rooted)],
+        y_ticks=[(round(y(tick), 1), f"{tick:g}") for tick in scale.ticks()],
         bands=bands and any(line.has_band for line in panel.lines),
     )
 
 
-def _curve(index: int, line: Line, x: Place, y: Place, bands: bool) -> Curve:
+def _curve(index: int, line: Line, label: str, x: Place, y: Place, bands: bool) -> Curve:
     shape = MARKERS[scales.MARKERS[index % len(scales.MARKERS)]]
     points = [(x(epoch), y(value)) for epoch, value in zip(line.epochs, line.values, strict=True)]
     legend_y = TOP + 6 + 18 * index
     return Curve(
-        name=words.shortened(line.name, 20),
+        name=label,
         colour=index % len(scales.LINES),
         dash=scales.DASHES[index % len(scales.DASHES)],
         path=_path(points),

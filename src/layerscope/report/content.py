@@ -4,14 +4,18 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from layerscope.plots.about import About, deciding, probe_warning
 from layerscope.plots.grid import Grid, distance_grid, has, has_distances, layer_grid
+from layerscope.plots.names import counted, noun
 from layerscope.plots.series import Panel, layer_panel, training_panels
-from layerscope.report import asked
+from layerscope.report import asked, captions, foreign
 from layerscope.report.charts import Chart, chart
-from layerscope.report.findings import Findings, PartResult, found, parts
+from layerscope.report.findings import Findings, found
+from layerscope.report.foreign import LawGroup
 from layerscope.report.gaps import Gap, gaps, training_notes
 from layerscope.report.heatmap import Picture, picture
 from layerscope.report.values import Values, training_values, values_of
+from layerscope.report.verdicts import Verdicts, verdicts
 from layerscope.run import Run
 from layerscope.table import Table
 
@@ -21,9 +25,21 @@ class MapFigure:
     """A map, its numbers, and what they rest on."""
 
     id: str
+    heading: str
+    label: str
     about: str
+    caption: str
     picture: Picture
     values: Values
+
+
+@dataclass(frozen=True)
+class LineFigure:
+    """A picture of lines."""
+
+    heading: str
+    caption: str
+    chart: Chart
 
 
 @dataclass(frozen=True)
@@ -32,34 +48,59 @@ class Analysis:
 
     name: str
     key: str
+    about: About
     asked: list[str]
+    laws: list[LawGroup]
     findings: Findings
-    parts: list[PartResult]
-    maps: dict[str, MapFigure]
-    curves: dict[str, Chart]
+    verdicts: Verdicts | None
+    maps: list[MapFigure]
+    curves: list[LineFigure]
     gaps: list[Gap]
+    others: list[str]
     spec: dict[str, Any]
+
+    @property
+    def has_steps(self) -> bool:
+        """Whether Parts were put back to any step."""
+        return any(len(figure.values.places) > 1 for figure in self.maps)
+
+    @property
+    def has_distances(self) -> bool:
+        return any(not figure.values.split for figure in self.maps)
+
+    @property
+    def has_start(self) -> bool:
+        """Whether any Part was put back to its start."""
+        kinds = [key for key, _ in self.verdicts.kinds] if self.verdicts else []
+        rows = self.verdicts.rows if self.verdicts and "start" in kinds else []
+        return any(row.changes[0].why != "not measured" for row in rows)
 
 
 def content(run: Run) -> dict[str, Any]:
     """The template's variables."""
-    analyses = [_analysis(run, name, i) for i, name in enumerate(_robustness(run))]
+    tables = {name: run.analysis(name) for name in _robustness(run)}
+    analyses = [_analysis(run, name, table, i) for i, (name, table) in enumerate(tables.items())]
     spec, provenance = run.spec, run.provenance
     training = run.training() if run.trained else None
+    lab = spec.get("kind", "train") == "train" and not any(a.about.foreign for a in analyses)
     return {
         "name": run.name,
         "spec": spec,
-        "asked": asked.training(spec, provenance),
+        "lab": lab,
+        "part": analyses[0].about.part if analyses else "layer",
+        "counted": counted(analyses[0].about.metric) if analyses else "sample",
+        "asked": asked.training(spec, provenance) if lab else [],
         "trained": run.trained,
         "analyses": analyses,
-        "panels": [_training_chart(panel, training) for panel in training_panels(training)]
+        "panels": [_training_figure(panel, training) for panel in training_panels(training)]
         if training is not None
         else [],
         "training_values": training_values(training) if training is not None else None,
         "training_notes": training_notes(training) if training is not None else [],
-        "other": [name for name in run.analyses() if name not in _robustness(run)],
+        "other": [name for name in run.analyses() if name not in tables],
         "stages": {stage: asked.flat(facts) for stage, facts in provenance.items()},
         "warnings": asked.warnings(provenance),
+        "alarms": list(dict.fromkeys(text for table in tables.values() if (text := probe_warning(table)))),
     }
 
 
@@ -67,52 +108,68 @@ def _robustness(run: Run) -> list[str]:
     return [name for name in run.analyses() if run.folder.read_json(f"analyses/{name}.json")["kind"] == "robustness"]
 
 
-def _analysis(run: Run, name: str, index: int) -> Analysis:
+def _analysis(run: Run, name: str, table: Table, index: int) -> Analysis:
     key = re.sub(r"[^A-Za-z0-9_-]", "-", name) + (str(index) if index else "")
-    table, spec = run.analysis(name), run.folder.read_json(f"analyses/{name}.json")
+    spec, about = run.folder.read_json(f"analyses/{name}.json"), About.of(table)
     return Analysis(
         name=name,
         key=key,
-        asked=asked.analysis(spec, table),
+        about=about,
+        asked=[*(foreign.sentences(run.spec, table) if about.foreign else []), *asked.analysis(spec, table)],
+        laws=foreign.laws(table) if about.foreign else [],
         findings=found(table, spec),
-        parts=parts(table),
-        maps={
-            what: _map(f"{key}-map-{what}", grid, asked.rests_on(table, grid)) for what, grid in _grids(table).items()
-        },
+        verdicts=verdicts(table),
+        maps=_maps(table, key),
         curves=_curves(table, key),
         gaps=gaps(table),
+        others=_others(table) if about.foreign else [],
         spec=spec,
     )
 
 
-def _grids(table: Table) -> dict[str, Grid]:
-    errors = {split: layer_grid(table, "error", split) for split in ("test", "train") if has(table, "error", split)}
+def _maps(table: Table, key: str) -> list[MapFigure]:
+    """The deciding metric on test and training data, and the distances from the start; those that there are."""
+    grids = {split: layer_grid(table, split=split) for split in ("test", "train") if has(table, split=split)}
     norms = [norm for norm in ("l2", "max") if has_distances(table, norm)]
-    return errors | {norm: distance_grid(table, norm) for norm in norms}
+    grids |= {norm: distance_grid(table, norm) for norm in norms}
+    return [_map(table, f"{key}-map-{what}", grid, what == "train" and "test" in grids) for what, grid in grids.items()]
 
 
-def _panels(table: Table) -> dict[str, tuple[Panel, Grid]]:
-    """The lines of test error and distances, each with the map of the same numbers."""
-    metrics = {"test": "error", "l2": "distance_l2", "max": "distance_max"}
-    grids = {what: grid for what, grid in _grids(table).items() if what in metrics}
-    panels = {what: (layer_panel(table, metrics[what]), grid) for what, grid in grids.items()}
-    return {what: pair for what, pair in panels.items() if any(line.epochs for line in pair[0].lines)}
+def _map(table: Table, identity: str, grid: Grid, again: bool) -> MapFigure:
+    return MapFigure(
+        id=identity,
+        heading=captions.heading(grid),
+        label=captions.label(grid),
+        about=asked.rests_on(table, grid),
+        caption=captions.caption(grid, again),
+        picture=picture(grid),
+        values=values_of(f"{identity}-values", grid),
+    )
 
 
-def _curves(table: Table, key: str) -> dict[str, Chart]:
-    return {
-        what: chart(f"{key}-curves-{what}", panel, _axis(what), asked.rests_on(table, grid, curves=True))
-        for what, (panel, grid) in _panels(table).items()
-    }
+def _curves(table: Table, key: str) -> list[LineFigure]:
+    """Test numbers and distances over at least three steps: two are told by the map as well."""
+    grids = {"test": layer_grid(table)} if has(table) else {}
+    grids |= {norm: distance_grid(table, norm) for norm in ("l2", "max") if has_distances(table, norm)}
+    drawn = {what: grid for what, grid in grids.items() if len(grid.steps) > 2}
+    panels = {what: (layer_panel(table, grid.metric), grid) for what, grid in drawn.items()}
+    return [
+        LineFigure(
+            captions.curve_heading(panel),
+            captions.curve_caption(panel),
+            chart(f"{key}-curves-{what}", panel, captions.axis(grid), asked.rests_on(table, grid, curves=True)),
+        )
+        for what, (panel, grid) in panels.items()
+        if any(line.epochs for line in panel.lines)
+    ]
 
 
-def _axis(key: str) -> str:
-    return "epoch whose values the layer is put back to" if key == "test" else "epoch"
-
-
-def _map(identity: str, grid: Grid, about: str) -> MapFigure:
-    return MapFigure(identity, about, picture(grid), values_of(f"{identity}-values", grid))
-
-
-def _training_chart(panel: Panel, training: Table) -> Chart:
+def _training_figure(panel: Panel, training: Table) -> Chart:
     return chart(f"training-{panel.metric}", panel, "epoch", asked.training_counts(training))
+
+
+def _others(table: Table) -> list[str]:
+    """What else was measured on changed networks, in words."""
+    mine = deciding(table)
+    metrics = table.frame.loc[table.frame["split"].ne(""), "metric"].unique()
+    return [noun(metric) for metric in metrics if not metric.endswith("_delta") and metric != mine]

@@ -1,23 +1,29 @@
 """What was not analysed, or failed, and why: nothing is skipped in silence."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from layerscope.plots import words
-from layerscope.plots.grid import column_name, has, records
+from layerscope.plots.about import About
+from layerscope.plots.grid import column_name, general, has, records
 from layerscope.table import Table
+
+TOLD = 6
+"""Names that stand in a line; more are folded away below it."""
 
 
 @dataclass(frozen=True)
 class Gap:
-    """Something that is not there, and why."""
+    """Something that is not there, and why; `names` are all that are meant, where the line has some of them only."""
 
     what: str
     why: str
+    names: tuple[str, ...] = ()
 
 
 def gaps(table: Table) -> list[Gap]:
     """All that an analysis could not say."""
-    return [*_left_out(table), *_failed(table), *_absent(table)]
+    return [*_left_out(table), *_unused(table), *_failed(table), *_absent(table)]
 
 
 def training_notes(training: Table) -> list[str]:
@@ -28,30 +34,54 @@ def training_notes(training: Table) -> list[str]:
 
 
 def _left_out(table: Table) -> list[Gap]:
+    """Tensors in no Part, by reason."""
     found = table.provenance.get("left_out", {})
-    return [Gap(f"{name} (never changed)", str(reason)) for name, reason in found.items()]
+    groups = _grouped((str(reason), name) for name, reason in found.items())
+    return [_gap(words.natural(names), reason, " (never changed)") for reason, names in groups.items()]
+
+
+def _unused(table: Table) -> list[Gap]:
+    """Parts that the network does not use, by reason."""
+    groups = _grouped((str(reason), name) for name, reason in table.provenance.get("unused", {}).items())
+    return [_gap(words.natural(names), reason, " (measured in vain)") for reason, names in groups.items()]
 
 
 def _failed(table: Table) -> list[Gap]:
     """Rows whose status is not ok, by status and reason."""
-    failed = [row for row in records(table.frame) if row["status"] not in (None, "", "ok")]
-    groups: dict[str, list[str]] = {}
-    for row in failed:
+    step = About.of(table).step
+    found = []
+    for row in records(table.frame):
+        if row["status"] in (None, "", "ok"):
+            continue
         column = row.get("step") if row["perturbation"] == "rewind" else None
-        place = f"{row['part']}, {column_name(column)}" if row["part"] else "unmodified network"
-        groups.setdefault(f"{row['status']}: {row['reason']}", []).append(place)
-    return [Gap(words.listed(list(dict.fromkeys(places))), reason) for reason, places in groups.items()]
+        place = f"{row['part']}, {column_name(column, step)}" if row["part"] else "unmodified network"
+        found.append((f"{row['status']}: {general(row['reason'] or '', row['part'] or '')}", place))
+    return [_gap(places, reason) for reason, places in _grouped(found).items()]
+
+
+def _grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """Reason -> what has it, each once."""
+    groups: dict[str, list[str]] = {}
+    for reason, name in dict.fromkeys(pairs):
+        groups.setdefault(reason, []).append(name)
+    return groups
+
+
+def _gap(names: list[str], why: str, ending: str = "") -> Gap:
+    return Gap(words.listed(names, TOLD) + ending, why, tuple(names) if len(names) > TOLD else ())
 
 
 def _absent(table: Table) -> list[Gap]:
-    found = []
-    if not has(table, "error", "train"):
-        found.append(Gap("training data", "the error on training data was not asked for"))
+    about, found = About.of(table), []
+    if not has(table, split="train"):
+        found.append(Gap("training data", f"the {about.noun} on training data was not asked for"))
     if 0 not in _seen(table, "step"):
-        found.append(Gap("the start", "the values before training were not kept"))
+        there = "are not known" if about.foreign else "were not kept"
+        found.append(Gap("the start", f"the values before training {there}"))
     draws = len(_seen(table, "draw"))
     if draws == 1:
-        found.append(Gap("interval over draws", "one draw of each layer has none, so re-randomising gets no verdict"))
+        one = f"one draw of each {about.part} has none, so re-randomising gets no verdict"
+        found.append(Gap("interval over draws", one))
     if draws == 0:
         found.append(Gap("re-randomising", "no draws were asked for, or no initial law is known"))
     return found

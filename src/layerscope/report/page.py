@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import re
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -16,6 +17,7 @@ from layerscope.table import Table
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from markupsafe import Markup
 
 
 def make(run: Run) -> Path:
@@ -64,7 +66,15 @@ def _environment() -> "Environment":
         loader=Packaged(), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["tojson_text"] = lambda value: json.dumps(value, indent=2, ensure_ascii=False)
+    environment.filters["breakable"] = _breakable
     return environment
+
+
+def _breakable(name: str) -> "Markup":
+    """A name as text that may go on in the next line after its dots and underscores."""
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub(r"(?<=[._])(?=\w)", "<wbr>", str(escape(name))))
 
 
 def _source(name: str) -> str:

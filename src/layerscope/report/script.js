@@ -37,15 +37,18 @@
     return [heads, ...Array.from(table.tBodies[0].rows, (row) => Array.from(row.cells, spoken))];
   }
 
-  // One number of a map: what the square shows, the tooltip says, and the file has.
-  function reading(table, row, column) {
-    const cell = row.cells[column + 1], small = cell.querySelector("small");
+  // One number of a map: what the square shows, the tooltip says, and the file has. Of many Parts, these are the rows.
+  function reading(table, rows, part, place) {
+    const turned = table.classList.contains("turned");
+    const [row, column] = turned ? [rows[part], place] : [rows[place], part];
+    const cell = row.cells[column + 1], head = headings(table)[column + 1], small = cell.querySelector("small");
     const [low, high] = small ? small.textContent.split(" to ") : ["", ""];
-    const value = cell.firstChild.textContent.trim();
+    const value = cell.firstChild.textContent.trim(), first = row.cells[0].textContent;
+    const [name, where, about] = turned
+      ? [first, head.dataset.name, head.dataset] : [head.dataset.name, first, row.dataset];
     return {
-      part: headings(table)[column + 1].dataset.name, place: row.cells[0].textContent,
-      value: value === "none" ? "" : value, low, high, missing: cell.title, n: row.dataset.n,
-      kind: row.dataset.kind || "", ...table.dataset,
+      part: name, place: where, value: value === "none" ? "" : value, low, high, missing: cell.title, n: about.n,
+      kind: about.kind || "", ...table.dataset,
     };
   }
 
@@ -53,16 +56,17 @@
     const heads = ["part", "values", "metric", "split", "value", "unit", "low", "high", "level", "interval", "n", "missing"];
     const line = (r) => [r.part, r.place, r.metric, r.split, r.value, r.unit, r.low, r.high,
       r.low && r.level, r.low && r.kind, r.value && r.n, r.missing];
-    const parts = headings(table).slice(1).map((_, column) => column);
-    return [heads, ...rows.flatMap((row) => parts.map((column) => line(reading(table, row, column))))];
+    const [down, across] = [rows, headings(table).slice(1)].map((all) => Array.from(all.keys()));
+    const [parts, places] = table.classList.contains("turned") ? [down, across] : [across, down];
+    return [heads, ...places.flatMap((place) => parts.map((part) => line(reading(table, rows, part, place))))];
   }
 
   function sentence(r) {
     if (!r.value) return `${r.part}, ${r.place}: no number. ${r.missing}`;
-    const over = r.kind === "draws" || (!r.split && r.place === "re-randomised") ? "draws" : r.split ? `${r.split} samples` : "parameters";
+    const draws = r.kind === "draws" || (!r.split && r.place === "re-randomised"), over = draws ? "draws" : r.counted;
     const within = r.low ? `, ${r.level} interval ${r.low} to ${r.high}` : "";
-    const amount = r.split || over === "draws" ? `, n = ${Number(r.n).toLocaleString("en")} ${over}` : "";
-    return `${r.part}, ${r.place}: ${r.value} ${r.unit}${within}${amount}`;
+    const amount = over ? `, n = ${Number(r.n).toLocaleString("en")} ${over}` : "";
+    return `${r.part}, ${r.place}: ${`${r.value} ${r.unit}`.trim()}${within}${amount}`;
   }
 
   // Sorting
@@ -127,7 +131,7 @@
     cursor.setAttribute("class", "cursor");
     let at = [0, 0];
 
-    const text = ([r, c]) => sentence(reading(table, rows[c], r));
+    const text = ([part, place]) => sentence(reading(table, rows, part, place));
     function show(place, x, y) {
       tip.textContent = text(place);
       tip.hidden = false;

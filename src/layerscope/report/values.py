@@ -1,12 +1,16 @@
-"""The numbers behind a picture as a table: one row an epoch, one column a Part."""
+"""The numbers behind a picture as a table: one row an epoch, one column a Part; of many Parts, the other way round."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from layerscope.plots import words
-from layerscope.plots.grid import Cell, Column, Grid, column_name
+from layerscope.plots.grid import Cell, Column, Grid
+from layerscope.plots.names import counted, noun
 from layerscope.plots.series import training_panels
 from layerscope.table import Table
+
+WIDE = 24
+"""Parts from which they are the rows."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +23,7 @@ class Value:
 
 
 @dataclass(frozen=True)
-class ValueRow:
+class Place:
     """One column of the map: what it is, and how many samples or draws its numbers rest on."""
 
     head: str
@@ -30,28 +34,41 @@ class ValueRow:
 
 @dataclass(frozen=True)
 class Values:
-    """A table of numbers."""
+    """A table of numbers. `turned` if the Parts are its rows."""
 
     id: str
     metric: str
     split: str
     unit: str
+    amount: str
+    counted: str
     level: str
+    turned: bool
     names: tuple[str, ...]
-    rows: list[ValueRow]
+    places: list[Place]
 
 
 def values_of(identity: str, grid: Grid) -> Values:
     """The numbers of a map."""
     level = next((words.level(cell) for cell in grid.flat() if cell.has_interval), "")
     columns = [(c, [row[i] for row in grid.cells]) for i, c in enumerate(grid.columns)]
-    rows = [_row(grid, column, cells) for column, cells in columns]
-    return Values(identity, grid.metric, grid.split, grid.unit, level, grid.rows, rows)
+    return Values(
+        id=identity,
+        metric=grid.metric,
+        split=grid.split,
+        unit=grid.unit,
+        amount=f"in {grid.unit}" if grid.unit else f"of {noun(grid.metric)}",
+        counted=f"{grid.split} {counted(grid.metric)}s" if grid.split else "",
+        level=level,
+        turned=len(grid.rows) > max(WIDE, len(grid.columns)),
+        names=grid.rows,
+        places=[_place(grid, column, cells) for column, cells in columns],
+    )
 
 
-def _row(grid: Grid, column: Column, cells: Sequence[Cell]) -> ValueRow:
-    return ValueRow(
-        head=column_name(column),
+def _place(grid: Grid, column: Column, cells: Sequence[Cell]) -> Place:
+    return Place(
+        head=grid.column_name(column),
         n=max(cell.n for cell in cells),
         kind=next((cell.interval for cell in cells if cell.has_interval), ""),
         cells=[_value(cell, grid.unit) for cell in cells],

@@ -3,8 +3,11 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from layerscope.analyses.material import planned
 from layerscope.analyses.session import analyze
+from layerscope.analyses.session import plan as analysis_plan
 from layerscope.analyses.spec import RobustnessSpec
 from layerscope.errors import UseError
 from layerscope.run import REPORT, Run, environment
@@ -12,6 +15,7 @@ from layerscope.runtime import Progress
 from layerscope.store import SUMS, Folder
 from layerscope.studies.frame import Scale, Study, judge
 from layerscope.table import Table
+from layerscope.training.session import plan as training_plan
 from layerscope.training.session import train
 from layerscope.training.spec import TrainSpec
 
@@ -41,6 +45,29 @@ def plan(study: Study, scale: Scale, seeds: int | None = None) -> list[tuple[Tra
         (dataclasses.replace(training, seed=seed), dataclasses.replace(analysis, seed=seed))
         for seed, (training, analysis) in enumerate(chosen)
     ]
+
+
+def cost(study: Study, scale: str, seeds: int | None = None, *, data_dir: str | Path | None = None) -> dict[str, Any]:
+    """What a reproduction would take, from a few timed steps and passes: training runs, steps, forwards, seconds, bytes."""
+    runs = plan(study, study.scale(scale), seeds)
+    first, *others = [
+        (
+            training_plan(training, data_dir=data_dir),
+            analysis_plan(planned(training, analysis, data_dir), training.kept, analysis),
+        )
+        for training, analysis in runs[:2]
+    ]
+    all_runs = [first, *others * (len(runs) - 1)]  # all but the first have the same settings
+    return {
+        "study": study.id,
+        "scale": scale,
+        "training_runs": len(runs),
+        "steps": sum(training["steps"] for training, _ in all_runs),
+        "forwards": sum(analysis["forwards"] for _, analysis in all_runs),
+        "seconds": round(sum(part["seconds"] for both in all_runs for part in both), 1),
+        "disk_bytes": sum(training["disk_bytes"] for training, _ in all_runs),
+        "memory_bytes": max(part["memory_bytes"] for both in all_runs for part in both),
+    }
 
 
 def reproduce(

@@ -1,0 +1,47 @@
+"""How far each Part moved in training, and how far the values that take its place are from the trained ones."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from layerscope.measures.distance import distances
+from layerscope.partition import Part, Partition, Slice, first_names
+from layerscope.perturb import Patch, Rerandomize, Variant, World
+from layerscope.step import FINAL, INIT, Step
+
+Row = dict[str, Any]
+
+
+def moved_by(model: nn.Module, world: World, partition: Partition, steps: Sequence[Step], draws: int) -> list[Row]:
+    """Distances over each Part's parameters: of every step's values to the start, and of the trained values to those of every
+    step and of every draw (`to` is `start` or `substituted`). One Part is in memory at a time."""
+    rows: list[Row] = []
+    for part in partition:
+        measured = _parameters(model, part)
+        final = _values(world, FINAL, measured)
+        start = _values(world, INIT, measured) if world.trajectory.has_start else None
+        for step in steps:
+            place = {"part": part.name, "perturbation": "rewind", "step": step.epoch, "status": "ok"}
+            state = _values(world, step, measured)
+            if start is not None:
+                rows += [place | {"to": "start"} | row for row in distances(state, start)]
+            rows += [place | {"to": "substituted"} | row for row in distances(final, state)]
+        for draw in range(draws if not world.lawless(part) else 0):
+            drawn = Variant.of(measured, Rerandomize(), draw).patch(world).slices
+            place = {"part": part.name, "perturbation": "rerandomize", "draw": draw, "status": "ok"}
+            rows += [place | {"to": "substituted"} | row for row in distances(final, drawn)]
+    return rows
+
+
+def _parameters(model: nn.Module, part: Part) -> Part:
+    """The Part without its buffers, and with a tied tensor under its first name only."""
+    firsts = first_names(model)
+    owned = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    own = [where for where in part.slices if where.tensor in owned]
+    once = {(firsts[where.tensor], where.axis, where.ranges): where for where in reversed(own)}
+    return Part(part.name, tuple(reversed(once.values())), part.modules)
+
+
+def _values(world: World, step: Step, part: Part) -> Mapping[Slice, Tensor]:
+    return Patch.of(part, world.trajectory.tensors(step, part.tensors)).slices

@@ -1,0 +1,37 @@
+"""Several random draws of one Part as one number."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from layerscope import stats
+
+Row = dict[str, Any]
+
+
+def over_draws(rows: Sequence[Row], level: float) -> list[Row]:
+    """The mean over the draws of each Part, split and metric, with Student's t interval over draws."""
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        if "draw" in row:
+            groups.setdefault((row["part"], row["split"], row["metric"]), []).append(row)
+    return [_mean_row(group, level) for group in groups.values()]
+
+
+def _mean_row(group: Sequence[Row], level: float) -> Row:
+    kept = ("part", "perturbation", "metric", "unit", "split", "engine")
+    mean: Row = {name: group[0][name] for name in kept if name in group[0]}
+    if failed := next((row for row in group if row["status"] == "failed"), None):
+        return mean | {"status": "failed", "reason": f"draw {failed['draw']}: {failed['reason']}", "n": len(group)}
+    values = np.array([row["value"] for row in group])
+    mean |= {"value": float(values.mean()), "n": len(values)}
+    if not np.isfinite(values).all():
+        return mean | {
+            "status": "not finite",
+            "reason": "at least one draw gives outputs that overflow or are not numbers",
+        }
+    if len(values) < 2:
+        return mean | {"status": "ok", "reason": "one draw has no interval over draws"}
+    low, high = stats.mean(values, level)
+    return mean | {"status": "ok", "low": low, "high": high, "interval": "draws", "level": level}

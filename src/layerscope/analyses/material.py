@@ -1,0 +1,187 @@
+"""What an analysis works on: a network with its states and data, of a training of the lab or of anyone's model."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from layerscope import rng
+from layerscope.analyses.spec import ModelSpec, RobustnessSpec
+from layerscope.data import FORMS, DataSet, Split, load
+from layerscope.engine.batches import Forward, Targets, leaves, mark, outputs_of, targets_of
+from layerscope.errors import UseError
+from layerscope.imported import imported, is_path, made
+from layerscope.models import build
+from layerscope.models.initialisers import Laws, laws_of
+from layerscope.models.sources import is_source, open_model
+from layerscope.run import Run
+from layerscope.spec import fingerprint
+from layerscope.state import tensors_of
+from layerscope.training.spec import TrainSpec
+from layerscope.trajectory import Trajectory
+
+
+@dataclass(frozen=True)
+class Material:
+    """What an analysis works on. `inputs` is a fingerprint of states and data; `facts` is what the provenance says of them."""
+
+    model: nn.Module
+    trajectory: Trajectory
+    splits: Mapping[str, Iterable[Any]]
+    calibration: Iterable[Any] | None
+    laws: Laws | None
+    inputs: str
+    facts: dict[str, Any]
+    forward: Forward = outputs_of
+    targets: Targets = targets_of
+    nbytes: int = 0
+    """Memory that the data take, where that is known."""
+
+
+Asked = TrainSpec | ModelSpec
+
+
+def asked_of(run: Run) -> Asked:
+    """What a run was asked: a finished training, or somebody's model."""
+    kinds: dict[str, type[TrainSpec] | type[ModelSpec]] = {kind.KIND: kind for kind in (TrainSpec, ModelSpec)}
+    fields = {name: value for name, value in run.spec.items() if name != "fingerprint"}
+    asked = kinds.get(fields["kind"], TrainSpec).from_dict(fields)
+    if isinstance(asked, TrainSpec) and not run.trained:
+        raise UseError(f"the training of {run.path} is not finished; go on with: layerscope train --out {run.path}")
+    return asked
+
+
+def material_of(run: Run, spec: RobustnessSpec, data_dir: str | Path | None = None) -> Material:
+    """The network, states and data of a run."""
+    asked = asked_of(run)
+    return of_model(asked, spec, data_dir) if isinstance(asked, ModelSpec) else _of_training(run, asked, spec, data_dir)
+
+
+def known_inputs(run: Run) -> str | None:
+    """The fingerprint of a training's states and data, without reading either; None where that takes reading them."""
+    asked = asked_of(run)
+    return _inputs(run, asked) if isinstance(asked, TrainSpec) else None
+
+
+def of_model(asked: ModelSpec, spec: RobustnessSpec, data_dir: str | Path | None = None) -> Material:
+    """Somebody's model. Its own values are the trained ones if no checkpoints are named."""
+    if not is_source(asked.model):
+        raise UseError(
+            f"{asked.model!r} is not the source of a model; write package.module:NAME, torchvision:NAME, timm:NAME or hf:PATH"
+        )
+    model = open_model(asked.model, pretrained=not asked.checkpoints)
+    trajectory = Trajectory.read(asked.checkpoints) if asked.checkpoints else Trajectory.of(final=tensors_of(model))
+    forward = imported(asked.forward, "a forward function") if asked.forward else outputs_of
+    targets = imported(asked.targets, "a targets function") if asked.targets else targets_of
+    if is_path(asked.data) and asked.data.partition(":")[0] not in FORMS:
+        splits = _splits(asked.data)
+        about: dict[str, Any] = {
+            "name": asked.data,
+            "fingerprint": fingerprint({k: _marks(v) for k, v in splits.items()}),
+        }
+        calibration = First(splits["train"], spec.calibrate) if "train" in splits else None
+    else:
+        data = load(asked.data, data_dir)
+        splits, calibration, about = _all(data), _some(data.train, spec), data.describe()
+    inputs = fingerprint([asked.fingerprint, trajectory.fingerprint, about["fingerprint"]])
+    if not spec.train:
+        splits = {name: batches for name, batches in splits.items() if name != "train"}
+    return Material(
+        model, trajectory, splits, calibration, None, inputs, {"model": asked.model, "data": about}, forward, targets
+    )
+
+
+def planned(asked: TrainSpec, spec: RobustnessSpec, data_dir: str | Path | None = None) -> Material:
+    """What the analysis of a training would work on, were it done: a network that is not trained stands for it."""
+    data = load(asked.data, data_dir)
+    model = build(asked.model, data.input_shape, data.classes)
+    splits = {name: batches for name, batches in _all(data).items() if spec.train or name != "train"}
+    return Material(
+        model,
+        Trajectory.of(final=tensors_of(model)),
+        splits,
+        _some(data.train, spec),
+        laws_of(model, asked.initialiser),
+        "",
+        {"training_spec": asked.fingerprint, "data": data.describe()},
+        nbytes=data.nbytes,
+    )
+
+
+def code_of(model: str, data: str, data_dir: str | Path | None = None) -> nn.Module:
+    """A network by its name, without anybody's weights: one of the lab is built for a data set."""
+    if is_source(model):
+        return open_model(model, pretrained=False)
+    found = load(data, data_dir)
+    return build(model, found.input_shape, found.classes)
+
+
+def _of_training(run: Run, asked: TrainSpec, spec: RobustnessSpec, data_dir: str | Path | None) -> Material:
+    _check_complete(run, asked)
+    material = planned(asked, spec, data_dir)
+    if material.facts["data"]["fingerprint"] != run.provenance["training"]["data"]["fingerprint"]:
+        raise UseError(
+            f"{asked.data} in this folder is not the data that {run.path} was trained on (fingerprints differ)"
+        )
+    return replace(material, trajectory=Trajectory.open(run.checkpoints.path), inputs=_inputs(run, asked))
+
+
+def _inputs(run: Run, asked: TrainSpec) -> str:
+    data = run.provenance["training"]["data"]["fingerprint"]
+    return fingerprint([asked.fingerprint, data, run.checkpoints.digest()])
+
+
+def _check_complete(run: Run, asked: TrainSpec) -> None:
+    """Refuse a run with checkpoints missing: the last one there would be taken for the trained network."""
+    there = {step.epoch for step in Trajectory.open(run.checkpoints.path).steps}
+    if missing := [epoch for epoch in asked.kept if epoch not in there]:
+        raise UseError(f"{run.checkpoints.path} lacks the checkpoint of epoch {missing[0]}, which the run's spec keeps")
+
+
+def _all(data: DataSet) -> dict[str, Iterable[Any]]:
+    return {"test": data.test.batches(), "train": data.train.batches()}
+
+
+def _some(train: Split, spec: RobustnessSpec) -> Iterable[Any]:
+    """Samples to recalibrate with: chosen at random, because a data set may be sorted by class."""
+    order = torch.randperm(len(train), generator=rng.generator(spec.seed, "calibration"))[: spec.calibrate]
+    return Split(train.inputs[order], train.targets[order]).batches()
+
+
+def _splits(name: str) -> dict[str, Iterable[Any]]:
+    """The splits that a user's loader gives; data without the name of a split are test data."""
+    found = imported(name, "data")
+    if callable(found):
+        found = made(name, "data")
+    splits = dict(found) if isinstance(found, Mapping) else {"test": found}
+    if "test" not in splits or splits.keys() - {"test", "train"}:
+        raise UseError(f"{name} gives splits {', '.join(map(str, splits))}; there must be test, and there may be train")
+    for split, batches in splits.items():
+        if not isinstance(batches, Iterable):
+            raise UseError(
+                f"{name} gives a {type(batches).__name__} as {split} data, not something that yields batches"
+            )
+    return splits
+
+
+def _marks(batches: Iterable[Any]) -> list[str]:
+    return [repr(mark(batch)) for batch in batches]
+
+
+@dataclass(frozen=True)
+class First:
+    """The first batches of data, until there are as many samples as wanted; in the data's own order."""
+
+    batches: Iterable[Any]
+    samples: int
+
+    def __iter__(self) -> Iterator[Any]:
+        seen = 0
+        for batch in self.batches:
+            if seen >= self.samples:
+                return
+            seen += next((len(leaf) for leaf in leaves(batch) if isinstance(leaf, Tensor) and leaf.ndim), 1)
+            yield batch
