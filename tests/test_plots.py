@@ -589,7 +589,7 @@ def test_every_scale_runs_from_light_to_dark_and_back() -> None:
         scales.of_shares([30, 80], 90),
         scales.of_shares([93, 20], 10, higher=True),
         scales.of_amounts([3.2, 5, 20], 10.8),
-        scales.of_amounts([23, 1e5], 50257),
+        scales.of_amounts([23, 1e5], 50257, exponential=True),
         scales.of_amounts([34, -9], 1, higher=True),
         scales.of_amounts([-3, 5], math.nan),
         scales.from_zero([0, 3], "linear"),
@@ -621,7 +621,8 @@ def test_scales_are_anchored_at_the_unmodified_network_and_chance() -> None:
     assert ends(scales.of_amounts([3.2, 25], 10.8)) == (3.2, 10.8, "root", True)
     assert ends(scales.of_amounts([3.2, 25], 2.0)) == (3.2, 25, "root", False)  # no better than chance
     assert ends(scales.of_amounts([3.2, 3.3])) == (3.2, 3.3, "root", False)
-    assert ends(scales.of_amounts([23.4, 65000], 50257)) == (23.4, 50257, "log", True)
+    assert ends(scales.of_amounts([23.4, 65000], 50257, exponential=True)) == (23.4, 50257, "log", True)
+    assert ends(scales.of_amounts([1e-4, 0.6, 19], 3.9)) == (0, 3.9, "root", True)  # chance tells what is much
     assert ends(scales.of_amounts([0.4, math.inf, math.nan, 30])) == (0.4, 30, "log", False)
     assert ends(scales.of_amounts([0.0, 0.4, 30])) == (0.4, 30, "log", False)
     assert ends(scales.of_amounts([3, 4, 5, 1e30])) == (3, 45000, "log", True)
@@ -629,7 +630,7 @@ def test_scales_are_anchored_at_the_unmodified_network_and_chance() -> None:
 
 
 def test_ticks_of_wide_and_anchored_scales() -> None:
-    assert scales.of_amounts([23.4, 65000], 50257).ticks(end=True) == [23.4, 100, 1000, 10000, 50300]
+    assert scales.of_amounts([23.4, 65000], 50257, exponential=True).ticks(end=True) == [23.4, 100, 1000, 10000, 50300]
     assert scales.of_amounts([1, 100]).ticks() == [1, 2, 5, 10, 20, 50, 100]
     assert scales.of_amounts([3.2, 4], 10.8).ticks(end=True) == [3.2, 4, 6, 8, 10]
     assert scales.Scale(1e-9, 1e9, "log").ticks() == [1e-9, 1e-6, 1e-3, 1, 1e3, 1e6, 1e9]
@@ -804,8 +805,8 @@ def test_curves_of_perplexity_are_logarithmic() -> None:
 
 
 def test_small_numbers_fit_their_cells() -> None:
-    shown = [words.short(v, "") for v in (3.2, 10.82, 99.97, 50257, 123456, 3.2e12, 0.0123, -3.2, 0)]
-    assert shown == ["3.20", "10.8", "100", "50257", "1.2e5", "3e12", "0.012", "-3.20", "0"]
+    shown = [words.short(v, "") for v in (3.2, 10.82, 99.97, 50257, 123456, 3.2e12, 0.0123, 1.2e-4, -3.2, 0)]
+    assert shown == ["3.20", "10.8", "100", "50257", "1.2e5", "3e12", "0.012", "1.2e-4", "-3.20", "0"]
     assert [words.number(v, "") for v in (9.4, 10, 123.4, 50257, 3.2e12, 0.2)] == [
         *("9.40", "10.0", "123", "50257", "3.2e+12", "0.2")
     ]

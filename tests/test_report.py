@@ -16,8 +16,8 @@ from xml.etree import ElementTree
 import pytest
 
 from layerscope import report
-from layerscope.analyses.spec import RobustnessSpec
-from layerscope.plots.grid import RANDOM, WHOLE, layer_grid
+from layerscope.analyses.spec import ModelSpec, RobustnessSpec
+from layerscope.plots.grid import RANDOM, WHOLE, changed, layer_grid
 from layerscope.report.findings import found
 from layerscope.run import Run
 from layerscope.table import Table
@@ -27,6 +27,7 @@ MADE = runpy.run_path(str(Path(__file__).with_name("test_plots.py")))  # the tab
 made_table, made_training, with_row, failed = (
     MADE[name] for name in ("made_table", "made_training", "with_row", "failed")
 )
+foreign_table, failed_part, transformer = (MADE[name] for name in ("foreign_table", "failed_part", "transformer"))
 HOSTILE = MADE["HOSTILE"]
 FACTS = {
     "time": "2026-01-01T00:00:00+00:00",
@@ -50,6 +51,16 @@ def write_run(folder: Path, table: Table | None, training: Table | None = None, 
     return run
 
 
+def write_foreign(folder: Path, table: Table | None, **spec: Any) -> Run:
+    """A run folder as the analysis of somebody's model leaves it."""
+    run, asked = Run(folder), ModelSpec(model="hf:models/gpt2", data="mylab.data:stories", **spec)
+    with run.claim(asked):
+        if table is not None:
+            run.save_analysis("robustness", table, RobustnessSpec(draws=3, metrics=(table.provenance["metric"],)))
+            run.record("analysis robustness", {**FACTS, "data": table.provenance["data"]})
+    return run
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return write_run(tmp_path_factory.mktemp("runs") / "example", made_table(), made_training(), lr=0.1)
@@ -63,7 +74,7 @@ def page(run: Run) -> str:
 class Outline(HTMLParser):
     """Tags, attributes and headings of a page; complains about tags that do not match."""
 
-    VOID = ("meta", "link", "br", "rect", "path")
+    VOID = ("meta", "link", "br", "wbr", "rect", "path")
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -85,7 +96,7 @@ class Outline(HTMLParser):
 
 def text_of(page: str) -> str:
     """What a reader sees, in one line."""
-    body = re.sub(r"<(script|style).*?</\1>", "", page, flags=re.DOTALL)
+    body = re.sub(r"<(script|style).*?</\1>|<wbr>", "", page, flags=re.DOTALL)
     return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", body)).split())
 
 
@@ -310,3 +321,229 @@ def test_report_of_a_hundred_checkpoints_is_quick_and_small(tmp_path: Path) -> N
     assert time.perf_counter() - began < 5
     assert size < 1_500_000
     assert layer_grid(run.analysis("robustness")).at("layer1", RANDOM).n == 5
+
+
+def foreign_text(folder: Path, table: Table, **spec: Any) -> str:
+    """What a reader sees of the report on somebody's model; the page must be well formed."""
+    page = report.render(write_foreign(folder, table, **spec))
+    outline = Outline(page)
+    assert not outline.open
+    ids = [str(a["id"]) for _, a in outline.tags if "id" in a]
+    assert len(ids) == len(set(ids))
+    assert {str(a["href"])[1:] for tag, a in outline.tags if tag == "a"} <= set(ids)
+    for svg in re.findall(r"<svg.*?</svg>", page, re.DOTALL):
+        ElementTree.fromstring(svg)
+    return text_of(page)
+
+
+def test_a_language_model_without_a_start(tmp_path: Path) -> None:
+    text = foreign_text(tmp_path / "gpt2", foreign_table(transformer(2)))
+    wanted = (
+        "The model hf:models/gpt2 was analysed as it was given; layerscope did not train it. Data: mylab.data:stories.",
+        "It gave the same outputs twice for the same 2 batches. The network was divided into 15 layers: one for each layer",
+        "Each layer alone was drawn afresh from its initial law in 3 draws (seed 0). All other layers kept",
+        "Buffers such as running statistics were changed with the layer that they belong to.",
+        "The token cross-entropy was measured on test data.",
+        "The token cross-entropy of the unmodified network is 3.20 nats/token (n = 64 sequences of test data; 95 % interval",
+        "Guessing would give 10.8 nats/token. Lower is better.",
+        "There are no values from before training, so it cannot be said what happens when a layer is put back to its own "
+        "start. Each layer was re-randomised instead.",
+        "lies below 0.762 nats/token (0.1 of the 7.62 nats/token from the unmodified network to chance)",
+        "Changes are in nats/token, against the unmodified network on the same sequences.",
+        "Map of layers",
+        "A row is one layer. The colour is the token cross-entropy on test data when that layer alone is re-randomised",
+        "The colours start at 3.20 nats/token and follow the square root of the distance from there",
+        "The file analyses/robustness.parquet also has: disagreement.",
+        "The layer was drawn afresh, not taken out.",
+        "the start : the values before training are not known",
+    )
+    assert [phrase for phrase in wanted if phrase not in text] == []
+    unwanted = ("%  error", "epoch", "percentage", "Put back to the start", "Distance from", "The same as curves")
+    unwanted += (
+        "The training",
+        "training is not finished",
+        "A distance is not",
+        "training.parquet",
+        "under Provenance",
+    )
+    assert [phrase for phrase in unwanted if phrase in text] == []
+
+
+def test_two_steps_have_maps_but_no_curves(tmp_path: Path) -> None:
+    table = foreign_table(transformer(1), steps=(0, 1), splits=("test", "train"))
+    text = foreign_text(tmp_path / "two", table, checkpoints=("init=a.safetensors", "final=b.safetensors"))
+    assert "Its checkpoints: init=a.safetensors, final=b.safetensors." in text
+    assert "put back to its values of 2 checkpoints, and drawn afresh" in text
+    assert "Maps of layers and checkpoints" in text
+    assert "Distance from the start, 2-norm" in text
+    assert "The same as curves" not in text
+    assert "checkpoint whose values the layer is put back to" in text
+
+
+def test_perplexities_have_no_per_cent_and_their_scale_is_said(tmp_path: Path) -> None:
+    table = foreign_table(transformer(2), steps=(0, 1, 2), **MADE["PERPLEXITY"])
+    text = foreign_text(tmp_path / "perplexity", table)
+    assert (
+        "The perplexity of the unmodified network is 23.4 (n = 64 sequences of test data; 95 % interval 22.9 to" in text
+    )
+    assert "perplexity (logarithmic colour scale; darkest: 50257 or more)" in text
+    assert "The colours follow the logarithm, as the values span orders of magnitude." in text
+    assert "Test perplexity against the checkpoint a layer is put back to" in text
+    assert "lies below 5023 (0.1 of the 50234 from the unmodified network to chance)" in text
+    assert "Changes are against the unmodified network on the same sequences." in text
+    assert set(re.findall(r"(\S+) %", text)) == {"95"}
+
+
+def test_unknown_chance_is_said_once(tmp_path: Path) -> None:
+    table = foreign_table(transformer(1), steps=(0, 5, 20), **MADE["UNKNOWN"])
+    page = report.render(write_foreign(tmp_path / "unknown", table))
+    text = text_of(page)
+    assert text.count("the value of guessing is not known for squared_error; give chance=.") == 1
+    assert "Changes by layer" in text
+    assert "There are no verdicts: undecided everything, since the rule needs to know what a guess would score" in text
+    assert "transformer.wte = lm_head does most harm (0.92 K²), transformer.ln_f least (0.401 K²)." in text
+    assert "? undecided" not in text
+    assert cells(page, "robustness-verdicts")[1][2:5] == ["Squared error, K²", "Change", "Interval"]
+    assert "The colours span the values of this map alone" in text
+    assert "Ambient does not mean" not in text
+
+
+def test_more_is_better(tmp_path: Path) -> None:
+    table = foreign_table(transformer(1), steps=(0, 1, 2), by="block", **MADE["BLEU"])
+    text = foreign_text(tmp_path / "higher", table)
+    assert "which parts matter" in text
+    assert "9 parts: one for each residual or transformer block" in text
+    assert "Guessing would give 1.00. Higher is better." in text
+    assert "lies above -3.30 (0.1 of the 33.0 from the unmodified network to chance)" in text
+    assert "critical the whole interval lies below -3.30." in text
+    assert "More is better: the light end of the colours is the high one." in text
+    assert "A line that starts high belongs to a part that hardly needed training." in text
+
+
+def test_a_check_that_the_user_overrode_is_warned_of_first(tmp_path: Path) -> None:
+    note = "the network draws random numbers in evaluation mode, and gives other outputs each time: drop (Dropout)"
+    probe = {"batches": 2, "identical": False, "max_difference": 0.0123, "note": note}
+    text = foreign_text(tmp_path / "noisy", foreign_table(3, probe=probe))
+    warning = text.index("Warning. Before the analysis, a check failed, and the user asked to go on: the network draws")
+    assert warning < text.index("What was asked")
+    assert "Outputs differed by up to 0.0123." in text
+    assert "the same outputs" not in text
+    rounding = {"batches": 1, "identical": False, "max_difference": 1e-7, "note": ""}
+    fine = foreign_text(tmp_path / "fine", foreign_table(3, probe=rounding))
+    assert "Warning." not in fine
+    assert "It gave the same outputs, up to rounding, twice for the same batch." in fine
+
+
+def test_failed_variants_and_unused_parts_are_told(tmp_path: Path) -> None:
+    unused = {"transformer.wpe": "the network does not use it on these data"}
+    table = failed_part(foreign_table(transformer(1), unused=unused), "transformer.h.0.ln_1", "RuntimeError: <bad>")
+    page = report.render(write_foreign(tmp_path / "failed", table))
+    text = text_of(page)
+    assert "transformer.h.0.ln_1, re-randomised : failed: RuntimeError: <bad>" in text
+    assert "transformer.wpe (measured in vain) : the network does not use it on these data" in text
+    assert "Of 8 layers re-randomised" in text
+    assert cells(page, "robustness-verdicts")[4] == ["transformer.h.0.ln_1", "3,000", "none", "none", "none", "failed"]
+
+
+def test_parts_without_a_law_or_a_start_are_told(tmp_path: Path) -> None:
+    reason = "no initial law is known for {}.weight; give one in laws="
+    lawless = [
+        {
+            "part": name,
+            "perturbation": "rerandomize",
+            "metric": "token_cross_entropy",
+            **failed("not applicable", reason),
+        }
+        for name in ("odd", "even")
+    ]
+    lawless = [row | {"reason": reason.format(row["part"])} for row in lawless]
+    some = foreign_table(2)
+    for table in (
+        Table.of([*some.frame.to_dict("records"), *lawless], some.provenance),
+        Table.of([*some.where(perturbation="none").to_dict("records"), *lawless], some.provenance),
+    ):
+        page = report.render(write_foreign(tmp_path / str(len(table)), table))
+        text = text_of(page)
+        assert cells(page, "robustness-verdicts")[-1][-4:] == ["none", "none", "none", "not applicable"]
+        assert (
+            "odd, re-randomised and even, re-randomised : not applicable: no initial law is known for its own" in text
+        )
+        assert layer_grid(table).rows[-2:] == ("odd", "even")
+    assert "No layer was re-randomised." in text
+    assert changed(table) is None
+
+
+def test_laws_of_one_form_stand_together(tmp_path: Path) -> None:
+    laws = {f"h.{i}.weight": f"fitted to the start: normal of scale {0.02 + 0.001 * i:g}" for i in range(12)}
+    laws |= {f"h.{i}.bias": "constant 0" for i in range(2)} | {
+        "g": "the norms of h.0.weight",
+        "v": "normal of scale 0.02",
+    }
+    page = report.render(write_foreign(tmp_path / "laws", foreign_table(3, laws=laws)))
+    text = text_of(page)
+    assert "constant 0 , stated by the module or the user: h.0.bias, h.1.bias" in text
+    assert "normal of scale 0.02 , stated by the module or the user: v" in text
+    assert (
+        "normal of scale 0.02 to 0.031 , fitted to the values before training: 12 tensors All 12 h.0.weight, h.1"
+        in text
+    )
+    assert "the norms of another tensor , stated by the module or the user: g" in text
+    assert "Fitted laws are guesses." in text
+    assert "Fitted laws" not in text_of(report.render(write_foreign(tmp_path / "none", foreign_table(3))))
+
+
+def test_left_out_tensors_are_grouped_by_reason_and_folded(tmp_path: Path) -> None:
+    left_out = {f"h.{i}.attn.mask": "a buffer of a module without parameters" for i in range(40)} | {
+        "odd": "it is plain"
+    }
+    page = report.render(write_foreign(tmp_path / "left", foreign_table(3, left_out=left_out)))
+    text = text_of(page)
+    assert text.count("a buffer of a module without parameters") == 1
+    assert "h.0.attn.mask, h.1.attn.mask, h.2.attn.mask" in text
+    assert "and 35 more (never changed)" in text
+    assert "All 40" in text
+    assert "odd (never changed) : it is plain" in text
+
+
+def test_hundreds_of_reasons_are_folded(tmp_path: Path) -> None:
+    table = foreign_table(transformer(8))
+    for i, name in enumerate(transformer(8)[:30]):
+        table = failed_part(table, name, f"RuntimeError: size {i}")
+    text = foreign_text(tmp_path / "reasons", table)
+    assert "RuntimeError: size 29" in text
+    assert "20 more" in text
+
+
+def test_a_model_that_is_not_analysed_yet(tmp_path: Path) -> None:
+    text = text_of(report.render(write_foreign(tmp_path / "begun", None)))
+    assert "There is no finished analysis" in text
+    assert "training is not finished" not in text
+
+
+def test_hundreds_of_parts(tmp_path: Path) -> None:
+    names = [*transformer(48), *(f"transformer.h.{i}.attn.head{i}" for i in range(10))]
+    table = foreign_table(names, steps=(0, 1), splits=("test", "train"), by="head")
+    began = time.perf_counter()
+    page = report.render(write_foreign(tmp_path / "many", table))
+    assert time.perf_counter() - began < 20
+    assert len(page) < 2_000_000
+    rows = cells(page, "robustness-map-test-values")
+    assert rows[0] == ["Part", "re-randomised", "checkpoint 0", "checkpoint 1"]
+    assert len(rows) == 1 + len(names) + 1
+    svg = page[page.index("<svg") : page.index("</svg>")]
+    assert svg.count(">random<") == 16  # the heads stand again every 20 rows
+    labels = re.findall(r'<text class="ink end"[^>]*>(.*?)</text>', svg)
+    assert len(set(labels)) == len(names) + 1
+
+
+def test_hostile_names_are_text_in_foreign_reports(tmp_path: Path) -> None:
+    about = {"left_out": {HOSTILE: HOSTILE}, "laws": {HOSTILE: HOSTILE}, "unused": {HOSTILE: HOSTILE}}
+    about |= {"by": HOSTILE, "model": HOSTILE, "data": {"name": HOSTILE}, "metric": HOSTILE, "unit": HOSTILE}
+    about |= {"probe": {"note": HOSTILE, "max_difference": HOSTILE}, "chance_reason": HOSTILE, "buffers": HOSTILE}
+    table = failed_part(foreign_table([HOSTILE, "b", "c"], steps=(0, 1, 2), chance=None, **about), "c", HOSTILE)
+    page = report.render(write_foreign(tmp_path / "<script>x", table))
+    assert page.count("<script") == 1
+    assert "<script>alert" not in page
+    Outline(page)
+    for svg in re.findall(r"<svg.*?</svg>", page, re.DOTALL):
+        ElementTree.fromstring(svg)

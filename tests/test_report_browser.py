@@ -20,6 +20,13 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium o
 
 MADE = runpy.run_path(str(Path(__file__).with_name("test_report.py")))  # writes run folders by hand
 TABLE = MADE["made_table"](["layer1", "=layer, 2", "<i>layer3</i>"], 101, 3)
+MANY = MADE["foreign_table"](
+    [*MADE["transformer"](48), *(f"transformer.h.{i}.attn.head{i}" for i in range(10))],
+    steps=(0, 1),
+    by="head",
+    laws={f"{name}.weight": "fitted to the start: normal of scale 0.02" for name in MADE["transformer"](48)},
+    probe={"batches": 2, "identical": False, "max_difference": 0.1, "note": "the network draws random numbers"},
+)
 FLAGS = ("--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
          "--disable-component-update --disable-sync")  # fmt: skip
 MAP = "#robustness-map-test"
@@ -60,6 +67,12 @@ def browser() -> Iterator[Any]:
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "example"
     return report.make(MADE["write_run"](folder, TABLE, MADE["made_training"](100)))
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report on somebody's language model of 301 Parts."""
+    return report.make(MADE["write_foreign"](tmp_path_factory.mktemp("runs") / "many", MANY))
 
 
 class Opened:
@@ -111,6 +124,49 @@ def test_page_fits_says_nothing_and_asks_for_nothing(browser: Any, file: Path, w
     assert bad == []
     assert made.said == []
     assert made.asked == [file.as_uri()]
+    made.context.close()
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (375, "dark")])
+def test_hundreds_of_parts_with_long_names_fit(browser: Any, many: Path, width: int, scheme: str) -> None:
+    made = Opened(browser, many, viewport={"width": width, "height": 800}, color_scheme=scheme)
+    made.page.evaluate("document.querySelectorAll('details').forEach((element) => { element.open = true; })")
+    assert made.page.evaluate("document.documentElement.scrollWidth") == width
+    assert made.page.locator(".notice").first.is_visible()
+    box = made.page.locator(f"{MAP} .picture")
+    assert box.evaluate("element => element.clientHeight") < 700 < box.evaluate("element => element.scrollHeight")
+    table = made.page.locator("#robustness-verdicts")
+    assert table.evaluate("element => element.closest('.scroll').clientHeight") < 700
+    assert made.page.locator("#robustness-laws").evaluate("element => element.clientHeight") < 12000
+    assert made.page.evaluate(CONTRASTS)[1] == []
+    assert made.said == []
+    made.context.close()
+
+
+def test_maps_of_many_parts_are_read_and_downloaded_the_same_way(browser: Any, many: Path) -> None:
+    made = Opened(browser, many, viewport={"width": 1280, "height": 900}, accept_downloads=True)
+    grid, name = layer_grid(MANY), "transformer.h.3.mlp.c_fc"
+    row, cell = grid.rows.index(name), grid.at(name, 0)
+    made.page.locator(f"{MAP} summary").click()
+    made.page.locator(f"{MAP}-values thead th button").nth(1).click()  # sorted or not
+    square = made.page.locator(f"{MAP} g.r").nth(row).locator("path").nth(1)
+    square.hover()
+    within = f"95 % interval {cell.low:.1f} to {cell.high:.1f}"
+    told = f"{name}, checkpoint 0: {cell.value:.1f} nats/token, {within}, n = 64 test sequences"
+    assert made.page.locator(".tip").text_content() == told
+    _, text = downloaded(made.page, made.page.locator(f"{MAP} details .tools button"))
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert len(rows) == 302 * 3
+    found = {(row["part"], row["values"]): row for row in rows}
+    assert found[name, "re-randomised"]["interval"] == "draws"
+    assert found[name, "checkpoint 0"]["n"] == "64"
+    assert float(found[name, "checkpoint 0"]["value"]) == pytest.approx(cell.value, rel=0.01)
+    box = made.page.locator(f"{MAP} .picture")
+    box.focus()
+    for _ in range(60):
+        made.page.keyboard.press("ArrowDown")
+    assert box.evaluate("element => element.scrollTop") > 300
+    assert made.said == []
     made.context.close()
 
 

@@ -112,10 +112,9 @@ def test_without_a_start_or_chance():
 def test_failed_parts_say_why():
     told = summary(failed_part(foreign_table(3, steps=(0, 1)), "transformer.h.1.mlp", "RuntimeError: no"))
     entries = [entry for entry in told["parts"] if entry["part"] == "transformer.h.1.mlp"]
-    assert entries[0] == {
-        **{"part": "transformer.h.1.mlp", "change": "reset"},
-        **{"status": "failed", "reason": "RuntimeError: no"},
-    }
+    assert [entry["change"] for entry in entries] == ["reset", "rerandomize"]
+    assert (entries[0]["status"], entries[0]["reason"]) == ("failed", "RuntimeError: no")
+    assert "value" not in entries[0]
     with pytest.raises(UseError, match=r"transformer.h.1.mlp has no number with an interval"):
         condition("part=*1.mlp, delta>0").failures(told)
     assert math.isfinite(told["unmodified"]["low"])

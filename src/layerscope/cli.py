@@ -49,7 +49,8 @@ DryRun = Annotated[bool, Parameter(help="Only say what it would take: time, memo
 FailIf = Annotated[
     tuple[str, ...],
     Parameter(
-        help="End with exit code 1 if this is true of a layer put back to its start, such as 'part=fc, delta>0.02'."
+        help="End with exit code 1 if this is true of a layer put back to its start, such as 'part=fc, delta>0.02' "
+        "(fields: part, change, verdict, value, delta, low, high)."
     ),
 ]
 
@@ -289,9 +290,8 @@ def _checked(found: dict[str, Any], conditions: "Sequence[Condition]") -> int:
     """1 if a check that the user asked for failed; each failure is a line on stderr."""
     failures = [(asked, entry) for asked in conditions for entry in asked.failures(found)]
     for asked, entry in failures:
-        numbers = (
-            f"error {entry['error']:.4f}, change {entry['delta']:+.4f} ({entry['low']:+.4f} to {entry['high']:+.4f})"
-        )
+        change = f"change {entry['delta']:+.4f} ({entry['low']:+.4f} to {entry['high']:+.4f})"
+        numbers = f"{found['metric'].replace('_', ' ')} {entry['value']:.4f}, {change}"
         print(f"failed: {asked.text}: {entry['part']} has {numbers}, n = {entry['n']}", file=sys.stderr)
     return 1 if failures else 0
 
@@ -300,7 +300,7 @@ def _draw(table: "Table", folder: Path, name: str) -> None:
     """The layer map and, where there is a start, the two distance maps, as PNG and SVG."""
     from layerscope import plots
 
-    plots.save(plots.layer_map(table), folder / f"{name}-error")
+    plots.save(plots.layer_map(table), folder / f"{name}-{table.provenance.get('metric', 'error')}")
     if "to" in table.frame and "start" in set(table.frame["to"]):
         for norm in ("l2", "max"):
             plots.save(plots.distance_map(table, norm), folder / f"{name}-distance-{norm}")

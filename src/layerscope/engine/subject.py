@@ -11,9 +11,9 @@ from layerscope.engine.batches import Forward, device_of, mark
 from layerscope.errors import UseError
 from layerscope.partition import first_names
 from layerscope.perturb import Patch, Variant, World
-from layerscope.perturb.patch import changed
+from layerscope.perturb.patch import changed, take
 from layerscope.perturb.swap import arranged, within
-from layerscope.state import State
+from layerscope.state import State, dense
 from layerscope.step import FINAL
 
 R = TypeVar("R")
@@ -35,6 +35,7 @@ class Subject:
         self.written: frozenset[str] = frozenset()
         self._forward, self._calibration = forward, calibration
         self._firsts = first_names(model)
+        self._has_statistics = any(_has_statistics(module) for module in model.modules())
         self.private = not world.trajectory.in_memory(FINAL)
         self.reload()
 
@@ -44,10 +45,18 @@ class Subject:
 
     def values(self, variant: Variant) -> State:
         """All values of a Variant. Its rule for buffers is carried out here."""
-        values = changed(self._final, variant.patch(self.world), self._firsts)
-        if variant.edits and variant.buffers == "recalibrate":
+        patch = variant.patch(self.world)
+        values = changed(self._final, patch, self._firsts)
+        if variant.buffers == "recalibrate" and self._has_statistics and self._differs(patch):
             values |= self._recalibrated(values)
         return values
+
+    def _differs(self, patch: Patch) -> bool:
+        """Whether a patch changes anything: put back to the last step, a network is the unmodified one, statistics too."""
+        return any(
+            not torch.equal(dense(take(self._final[s.tensor], s)), dense(new).to(self.device))
+            for s, new in patch.slices.items()
+        )
 
     def unmodified(self) -> State:
         return changed(self._final, Patch(), self._firsts)

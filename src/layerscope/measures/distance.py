@@ -9,7 +9,7 @@ from torch import Tensor
 
 K = TypeVar("K", bound=Hashable)
 
-AT_ONCE = 1 << 22
+AT_ONCE = 1 << 18
 """Entries that are looked at together: their float64 copies are all the memory that this takes."""
 
 

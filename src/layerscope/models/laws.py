@@ -8,6 +8,9 @@ from typing import ClassVar, Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+ENOUGH = 1 << 20
+"""Entries that are looked at to tell one law from another: of many more than that a part will do."""
+
 Address = Callable[[str], torch.Generator]
 """Tensor name -> the generator of its draw."""
 
@@ -19,7 +22,7 @@ class AnyLaw(Protocol):
     computed: ClassVar[bool]
 
     def draw(self, name: str, like: Tensor, address: Address) -> Tensor:
-        """The tensor of this name, of the shape, dtype and device of `like`."""
+        """The tensor of this name, of the shape and dtype of `like`, which needs no values (it may be on `meta`)."""
         ...
 
 
@@ -51,7 +54,7 @@ class Law:
     def sample(self, like: Tensor, generator: torch.Generator) -> Tensor:
         """A draw of the shape and dtype of `like`; always drawn in float32 on the CPU, so that it is the same anywhere."""
         if self.kind == "constant":
-            return torch.full_like(like, self.scale)
+            return torch.full(like.shape, self.scale, dtype=like.dtype)
         values = torch.empty(like.shape, dtype=torch.float32)
         if self.kind == "normal":
             values.normal_(self.centre, self.scale, generator=generator)
@@ -59,7 +62,7 @@ class Law:
             values.uniform_(self.centre - self.scale, self.centre + self.scale, generator=generator)
         if self.zero is not None:
             values[self.zero] = 0.0
-        return values.to(like)
+        return values.to(like.dtype)
 
     def could_give(self, values: Tensor) -> bool:
         """Whether values may be a draw: False only if their range, mean or mean square could not come from this law, at
@@ -97,7 +100,7 @@ class Magnitude:
 
     def draw(self, name: str, like: Tensor, address: Address) -> Tensor:
         direction = self.law.sample(torch.empty(self.shape), address(self.direction))
-        return torch.norm_except_dim(direction, 2, self.dim).to(like)
+        return torch.norm_except_dim(direction, 2, self.dim).to(like.dtype)
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,7 @@ class Singular:
         weight = self.law.sample(torch.empty(self.shape), address(self.weight))
         u, _, v = torch.linalg.svd(weight.movedim(self.dim, 0).flatten(1), full_matrices=False)
         sign = torch.sign(u[:, 0].sum()) or 1.0  # the pair has a sign of its own: fixed, so that u and v agree
-        return ((u[:, 0] if self.left else v[0]) * sign).to(like)
+        return ((u[:, 0] if self.left else v[0]) * sign).to(like.dtype)
 
 
 Laws = Mapping[str, AnyLaw]
@@ -143,7 +146,9 @@ def fitted(values: Tensor, zero: int | None = None) -> Law:
 
 
 def _entries(values: Tensor, zero: int | None) -> Tensor:
-    """All entries in one row, without those that are zero by law."""
+    """All entries in one row, or of very many some, evenly spaced; without those that are zero by law."""
     if zero is not None:
-        values = torch.cat([values[:zero], values[zero + 1 :]])
-    return values.double().flatten()
+        kept = torch.arange(len(values)) != zero % len(values)
+        values = values[kept.to(values.device)]
+    values = values.reshape(-1)
+    return values[:: -(-values.numel() // ENOUGH) or 1].double()

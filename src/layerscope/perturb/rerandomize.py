@@ -8,7 +8,6 @@ from layerscope.errors import UseError
 from layerscope.partition import Part
 from layerscope.perturb.patch import Patch
 from layerscope.perturb.variant import World, perturbation
-from layerscope.step import FINAL
 
 
 @perturbation
@@ -26,10 +25,11 @@ class Rerandomize:
     def patch(self, part: Part, world: World, draw: int) -> Patch:
         if lawless := world.lawless(part):
             raise UseError(f"no initial law is known for {', '.join(lawless)}; give one in laws=")
-        drawn = [name for name in part.tensors if name in world.laws]
         address = lambda name: rng.generator(world.seed, "rerandomize", name, draw)  # noqa: E731
-        trained = world.trajectory.tensors(FINAL, drawn)
-        return Patch.of(part, {name: world.laws[name].draw(name, like, address) for name, like in trained.items()})
+        drawn = {
+            name: world.laws[name].draw(name, world.like[name], address) for name in part.tensors if name in world.laws
+        }
+        return Patch.of(part, drawn)
 
     def coordinates(self, world: World, draw: int) -> dict[str, int]:
         return {"draw": draw}

@@ -2,9 +2,10 @@
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol, TypeVar, get_args, get_type_hints, runtime_checkable
 
+import torch
 from torch import nn
 
 from layerscope import spec
@@ -12,6 +13,7 @@ from layerscope.errors import UseError, unknown
 from layerscope.models.initialisers import Laws
 from layerscope.partition import Part, Slice
 from layerscope.perturb.patch import Patch
+from layerscope.state import State, dense, tensors_of
 from layerscope.step import Step
 from layerscope.trajectory import Trajectory
 
@@ -22,17 +24,20 @@ are changed with it, or keep their trained values, or those of all batch norms a
 
 @dataclass(frozen=True)
 class World:
-    """What perturbations may draw on: the network's history, the laws of its start, the seed of the study, and which
-    tensors are buffers."""
+    """What perturbations may draw on: the network's history, the laws of its start, the seed of the study, which tensors
+    are buffers, and of each tensor one `like` it (shape and dtype, without values)."""
 
     trajectory: Trajectory
     laws: Laws
     seed: int = 0
     buffers: frozenset[str] = frozenset()
+    like: State = field(default_factory=dict)
 
     @classmethod
     def of(cls, model: nn.Module, trajectory: Trajectory, laws: Laws, seed: int = 0) -> "World":
-        return cls(trajectory, laws, seed, frozenset(name for name, _ in model.named_buffers(remove_duplicate=False)))
+        buffers = frozenset(name for name, _ in model.named_buffers(remove_duplicate=False))
+        like = {name: torch.empty_like(dense(tensor), device="meta") for name, tensor in tensors_of(model).items()}
+        return cls(trajectory, laws, seed, buffers, like)
 
     def lawless(self, part: Part) -> list[str]:
         """The parameters of a Part that cannot be re-randomised, because nobody has said from which law."""
@@ -104,14 +109,16 @@ class Variant:
 
     edits: tuple[Edit, ...] = ()
     draw: int = 0
-    buffers: BuffersRule = "rewind"
+    buffers: BuffersRule | str = "rewind"
 
     def __post_init__(self) -> None:
         if self.buffers not in get_args(BuffersRule):
             raise unknown("rule for buffers", self.buffers, get_args(BuffersRule))
 
     @classmethod
-    def of(cls, part: Part, perturbation: Perturbation, draw: int = 0, *, buffers: BuffersRule = "rewind") -> "Variant":
+    def of(
+        cls, part: Part, perturbation: Perturbation, draw: int = 0, *, buffers: BuffersRule | str = "rewind"
+    ) -> "Variant":
         """The Variant with one Edit. `Variant()` is the unmodified network."""
         return cls((Edit(part, perturbation),), draw, buffers)
 

@@ -130,8 +130,9 @@ def scale_of(metric: str, unit: str, values: Iterable[float], chance: float, hig
         return scales.from_zero(values, "linear")
     if metric.endswith(names.DELTA):
         return scales.from_zero(values, "root", higher)
-    of = scales.of_shares if unit.startswith("% ") else scales.of_amounts
-    return of(values, chance, higher)
+    if unit.startswith("% "):
+        return scales.of_shares(values, chance, higher)
+    return scales.of_amounts(values, chance, higher, names.is_exponential(metric))
 
 
 def column_name(column: Column, step: str = "epoch") -> str:
@@ -153,8 +154,10 @@ def records(frame: "pd.DataFrame") -> list[Record]:
 def has(table: Table, metric: str | None = None, split: str = "test") -> bool:
     """Whether the table has a map of this metric (the deciding one): a Part changed, with a value or a failure."""
     metric = metric or deciding(table)
-    changed = table.frame["perturbation"].isin(["rewind", "rerandomize"])
-    return bool((changed & table.frame["metric"].eq(metric) & table.frame["split"].eq(split)).any())
+    frame = table.frame
+    changed = frame["perturbation"].isin(["rewind", "rerandomize"]) & frame["metric"].eq(metric)
+    told = frame["split"].eq(split) | (frame["status"].eq("not applicable") & (split == "test"))
+    return bool((changed & told).any())
 
 
 def layer_grid(table: Table, metric: str | None = None, split: str = "test") -> Grid:
@@ -204,9 +207,9 @@ def _grid(table: Table, rows: Sequence[Record], metric: str, split: str) -> Grid
     unit = next((row["unit"] for row in rows if row["unit"]), "")
     factor, unit = shown_unit(metric, unit)
     groups = _by_place(rows)
-    parts = _in_order(table, {part for part, _ in groups})
-    about, inapplicable = About.of(table), _inapplicable(table)
-    columns = _columns(groups, bool(inapplicable) and split != "")
+    about, inapplicable = About.of(table), _inapplicable(table) if split else {}
+    parts = _in_order(table, {*inapplicable, *(part for part, _ in groups)})
+    columns = _columns(groups, bool(inapplicable))
     absent = {WHOLE: f"not measured (single {about.part}s only)", **inapplicable}
     cells = tuple(tuple(_filled(groups, part, c, factor, absent) for c in columns) for part in parts)
     whole = [_cell(row, factor).value for row in rows if row["perturbation"] == "none"]

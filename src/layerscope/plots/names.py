@@ -32,6 +32,11 @@ def shown_unit(metric: str, unit: str) -> tuple[float, str]:
     return 100.0, "percentage points" if metric.endswith(DELTA) else f"% {noun(metric)}"
 
 
+def is_exponential(metric: str) -> bool:
+    """Whether a metric is the exponential of what is measured, so that its ratios count."""
+    return metric == "perplexity"
+
+
 def counted(metric: str) -> str:
     """What the n of a metric counts: sequences where a sample has many tokens, as these are not independent."""
     return "sequence" if metric.removesuffix(DELTA) == "perplexity" or metric.startswith("token_") else "sample"

@@ -102,25 +102,39 @@ def of_shares(values: Iterable[float], chance: float = math.nan, higher: bool = 
     return Scale(low, high if high > low else low + 1.0, "root", higher)
 
 
-def of_amounts(values: Iterable[float], chance: float = math.nan, higher: bool = False) -> Scale:
+def of_amounts(
+    values: Iterable[float], chance: float = math.nan, higher: bool = False, exponential: bool = False
+) -> Scale:
     """The scale of losses and other amounts: from the best value (from zero, where that is near) to chance, if known.
 
-    What is worse than chance gets the colour of chance. Without chance it ends at the worst value. It is logarithmic
-    where the largest value is more than 50 times the smallest positive one, else it follows the square root.
+    What is worse than chance has the colour of chance. Without chance the scale ends at the worst value. It follows the
+    square root, but is logarithmic where the largest value is more than 50 times the smallest positive one, if chance does
+    not tell what is much (or the amount is the exponential of one).
     """
     found = [value for value in values if math.isfinite(value)]
     low, high = _ends(found)
-    if math.isfinite(chance) and (chance < high if higher else chance > low):
+    known = math.isfinite(chance) and (chance < high if higher else chance > low)
+    if known:
         low, high = (chance, high) if higher else (low, chance)
-    smallest = min((value for value in found if value > 0), default=0.0)
-    if low >= 0 and not higher and smallest and high > WIDE * smallest:
-        middle = statistics.median(value for value in found if value > 0)
-        end = high if math.isfinite(chance) else min(high, _FAR * middle)
-        return Scale(smallest, end, "log", clipped=max(found) > end * (1 + 1e-9))
+    if not higher and (exponential or not known) and _is_wide(found, low):
+        return _log(found, chance if known else math.inf)
     if not higher and 0 <= low <= NEAR * high:
         low = 0.0
     beyond = any(value < low or value > high for value in found)
     return Scale(low, high if high > low else low + 1.0, "root", higher, beyond)
+
+
+def _is_wide(values: Sequence[float], low: float) -> bool:
+    """Whether values, none negative, span orders of magnitude."""
+    positive = [value for value in values if value > 0]
+    return low >= 0 and bool(positive) and max(positive) > WIDE * min(positive)
+
+
+def _log(values: Sequence[float], worst: float) -> Scale:
+    """A logarithmic scale of the positive values."""
+    positive = [value for value in values if value > 0]
+    end = worst if math.isfinite(worst) else min(max(positive), _FAR * statistics.median(positive))
+    return Scale(min(positive), end, "log", clipped=max(positive) > end)
 
 
 def _ends(values: Sequence[float]) -> tuple[float, float]:

@@ -32,7 +32,7 @@ def short(value: float, unit: str) -> str:
         return "–"
     if unit.startswith(("%", "percentage")):
         return f"{round(value, 1) + 0.0:.1f}" if abs(value) < 99.95 else f"{value:.0f}"
-    if abs(value) >= 99_999.5:
+    if abs(value) >= 99_999.5 or 0 < abs(value) < 0.00095:
         mantissa, power = f"{value:.{int(abs(value) < 9.95e9)}e}".split("e")
         return f"{mantissa}e{int(power)}"
     if abs(value) >= 99.95:

@@ -135,15 +135,10 @@ def _rule(table: Table, spec: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The words of the verdicts with their thresholds in the metric's own unit."""
     about, cell = About.of(table), unmodified(table)
     if not about.knows_chance and about.why_no_chance:
-        return [
-            (
-                "undecided",
-                f"everything, since the rule needs to know what a guess would score: {words.no_chance(about)}",
-            )
-        ]
+        why = f"everything, since the rule needs to know what a guess would score: {words.no_chance(about)}"
+        return [("undecided", why)]
     factor, unit = shown_unit(f"{about.metric}_delta", _unit(table))
-    chance = About(about.metric, about.higher, factor * about.chance)
-    gap = chance.gap(cell.value)
+    gap = factor * about.gap(cell.value / factor)
     if not gap > 0:
         return [("undecided", f"all {about.part}s: the unmodified network is not known to be better than chance")]
     return _thresholds(gap, unit, spec, about)

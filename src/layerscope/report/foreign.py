@@ -23,7 +23,7 @@ _BY = {
     "groups": "the groups that the user named",
 }
 _BUFFERS = {
-    "rewind": "Buffers such as running statistics were put back with the {part} that they belong to.",
+    "rewind": "Buffers such as running statistics were changed with the {part} that they belong to.",
     "keep": "Buffers such as running statistics kept their trained values.",
     "recalibrate": "Running statistics were computed afresh for each changed network, from training data.",
 }

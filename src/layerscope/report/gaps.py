@@ -74,7 +74,8 @@ def _gap(names: list[str], why: str, ending: str = "") -> Gap:
 def _absent(table: Table) -> list[Gap]:
     about, found = About.of(table), []
     if not has(table, split="train"):
-        found.append(Gap("training data", f"the {about.noun} on training data was not asked for"))
+        why = "not measured: there were no training data, or it was not asked for" if about.foreign else "not asked for"
+        found.append(Gap("training data", f"the {about.noun} on training data was {why}"))
     if 0 not in _seen(table, "step"):
         there = "are not known" if about.foreign else "were not kept"
         found.append(Gap("the start", f"the values before training {there}"))

@@ -71,9 +71,11 @@ def _environment() -> "Environment":
 
 
 def _breakable(name: str) -> "Markup":
-    """A name as text that may go on in the next line after its dots and underscores."""
+    """A name as text; a long one may go on in the next line after its dots and underscores."""
     from markupsafe import Markup, escape
 
+    if len(name) <= 16:
+        return escape(name)
     return Markup(re.sub(r"(?<=[._])(?=\w)", "<wbr>", str(escape(name))))
 
 
