@@ -95,7 +95,7 @@ def test_recalibration_needs_data_where_there_is_something_to_recalibrate(case):
     model, trajectory, _, test = case
     variant = ls.Variant.of(ls.Partition.by_layer(model)["0"], ls.Rewind(), buffers="recalibrate")
     for calibration in (None, []):
-        with pytest.raises(UseError, match="needs training data"):
+        with pytest.raises(UseError, match="to recalibrate them pass training data"):
             ls.evaluate(model, trajectory, [variant], test, calibration=calibration)
     plain = nn.Linear(4, 3)
     part = ls.Partition.by_layer(plain).parts[0]

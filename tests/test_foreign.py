@@ -276,6 +276,8 @@ def test_batches_that_need_help(here, capsys):
         "theirs:net",
         "--data",
         "theirs:triples",
+        "--buffers",
+        "keep",
         "--checkpoints",
         "checkpoints",
         "--draws",
@@ -285,6 +287,13 @@ def test_batches_that_need_help(here, capsys):
     assert main([*asked, "--out", "runs/helped", "--forward", "theirs:first", "--targets", "theirs:last"]) == 0
 
 
+def test_statistics_cannot_be_recalibrated_without_training_data(here, capsys):
+    asked = ["analyze", "--model", "theirs:net", "--data", "theirs:triples", "--forward", "theirs:first"]
+    line = refused(capsys, *asked, "--targets", "theirs:last", "--checkpoints", "checkpoints", "--out", "runs/w")
+    assert "the network has batch norm" in line
+    assert "--buffers keep" in line
+
+
 def test_the_probe_on_the_command_line(here, capsys):
     asked = [
         "analyze",
@@ -292,6 +301,8 @@ def test_the_probe_on_the_command_line(here, capsys):
         "theirs:net",
         "--data",
         "theirs:shuffled",
+        "--buffers",
+        "keep",
         "--checkpoints",
         "checkpoints",
         "--draws",

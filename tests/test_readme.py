@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import pytest
+
 README = Path(__file__).parents[1] / "README.md"
 
 
@@ -20,3 +22,14 @@ def test_the_two_commands():
     makefile = (README.parent / "Makefile").read_text()
     for command in re.findall(r"^make (\w+)", README.read_text(), re.MULTILINE):
         assert re.search(rf"^{command}:", makefile, re.MULTILINE)
+
+
+def test_the_tutorial_on_any_network(capsys):
+    pytest.importorskip("transformers")
+    tutorial = README.parent / "docs" / "tutorials" / "any-network.md"
+    names: dict[str, object] = {}
+    for block in re.findall(r"^```python\n(.*?)```", tutorial.read_text(), re.DOTALL | re.MULTILINE):
+        exec(compile(block, str(tutorial), "exec"), names)
+    assert "transformer.wte = lm_head" in capsys.readouterr().out
+    assert set(names["found"].frame["n"]) == {256}  # type: ignore[attr-defined]
+    assert len(names["heads"]) == 12  # type: ignore[arg-type]

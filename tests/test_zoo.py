@@ -55,7 +55,7 @@ def analysed(case: Case, model: nn.Module, trajectory: ls.Trajectory, **more: An
         hooks["forward"] = lambda network, batch: tensor_of(case.forward(network, batch))
     if case.targets is not None:
         hooks["targets"] = case.targets
-    return ls.robustness(model, trajectory, case.batches(), spec, **hooks)
+    return ls.robustness(model, trajectory, case.batches(), spec, calibration=case.batches(), **hooks)
 
 
 def everything(model: nn.Module) -> dict[str, Any]:
@@ -133,8 +133,9 @@ def test_the_numbers_are_those_of_values_written_in_place(case: Case):
     expected, unmodified = outputs(by_hand), outputs(model)
     hooks = {} if forward is None else {"forward": forward}
     mine = ls.Function("sum", lambda found, _targets: found.double().reshape(len(found), -1).sum(1))
-    table = ls.evaluate(model, trajectory, [ls.Variant(), ls.Variant.of(part, ls.Rewind())], case.batches(), [mine],
-                        targets=case.targets or (lambda batch: None), **hooks)  # fmt: skip
+    variants = [ls.Variant(), ls.Variant.of(part, ls.Rewind(), buffers="rewind")]
+    hooks["targets"] = case.targets or (lambda batch: None)
+    table = ls.evaluate(model, trajectory, variants, case.batches(), [mine], **hooks)
     values = table.where(metric="sum")["value"].tolist()
     for value, found in zip(values, (unmodified, expected), strict=True):
         total = torch.cat([each.double().reshape(len(each), -1).sum(1) for each in found]).mean().item()

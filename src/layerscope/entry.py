@@ -6,8 +6,8 @@ QUESTION = "Which layers of a trained network matter, and which can be put back 
 COMMANDS = {
     "demo": "Which layers of a small network matter? Train on embedded digits, analyse and report, in about a minute.",
     "train": "How did a network get where it is? Train one and keep its checkpoints, from before any data is seen.",
-    "analyze": "Which layers of a run or of any model matter? Put each back to its start and checkpoints, draw it afresh; report.",
-    "parts": "What can be changed in a network? List its Parts and the tensors in each, and all that is left out, with the reason.",
+    "analyze": "Which layers of a run or any model matter? Put each back to its start and checkpoints, draw it afresh; report.",
+    "parts": "What can be changed in a network? List its Parts and their tensors, and what is left out, with the reason.",
     "materialize": "What does the network look like with a layer put back or drawn afresh? Write its values to a file.",
     "report": "What was found? Make the report of a run again from the run's files.",
     "reproduce": "Do the claims of a paper's figure or table hold? Run it and judge each claim.",

@@ -66,6 +66,7 @@ def evaluate(
     subject = subject_of(model, trajectory, laws, seed, forward, calibration)
     measured = [ErrorRate(), CrossEntropy()] if metrics is None else [as_metric(metric) for metric in metrics]
     task = Task(data, measured, forward, targets)
+    subject.check(variants)
     seen = probe(subject, data, forward, targets, anyway)
     rows = _measured(subject, task, variants, split, reference(subject, task, seen.batches), {}, progress)
     facts = {"seed": seed, "probe": seen.to_dict(), **_better(measured[0])}
@@ -118,6 +119,7 @@ def robustness(
     rows: list[Row] = []
     done = {} if done is None else done
     tasks = {split: Task(batches, measured, forward, targets) for split, batches in splits.items()}
+    subject.check(variants)
     probes = {split: probe(subject, task.data, forward, targets, anyway) for split, task in tasks.items()}
     for split, task in tasks.items():
         known = reference(subject, task, probes[split].batches)

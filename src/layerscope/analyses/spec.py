@@ -34,8 +34,9 @@ class RobustnessSpec(Spec):
     """Instead: groups of tensors, each NAME=PATTERN with * and ?, several patterns separated by |."""
     join: tuple[str, ...] = ()
     """Parts to change together as one, each NAME=PART|PART|..., patterns allowed."""
-    buffers: Literal["rewind", "keep", "recalibrate"] = "rewind"
-    """Running statistics of a changed layer: put back with it, kept, or computed again from training data."""
+    buffers: Literal["rewind", "keep", "recalibrate"] = "recalibrate"
+    """Running statistics, where there is batch norm: computed again from training data for each changed network, kept as
+    they are, or put back with their layer."""
     calibrate: int = 5000
     """Training samples from which statistics are computed again."""
     metrics: tuple[str, ...] = ("error", "cross_entropy")

@@ -1,6 +1,6 @@
 """The network that is evaluated: the user's code with other values."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Any, TypeVar
 
@@ -17,6 +17,11 @@ from layerscope.state import State, dense
 from layerscope.step import FINAL
 
 R = TypeVar("R")
+
+NO_DATA = (
+    "the network has batch norm, whose statistics no longer fit once a layer is changed: to recalibrate them pass training "
+    "data (calibration=, or a train split of the data), or keep those of the trained network with buffers='keep' (--buffers keep)"
+)
 
 
 class Subject:
@@ -51,6 +56,12 @@ class Subject:
             values |= self._recalibrated(values)
         return values
 
+    def check(self, variants: Sequence[Variant]) -> None:
+        """Refuse, before anything runs, Variants that need data to recalibrate with, where there are none."""
+        recalibrated = any(variant.edits and variant.buffers == "recalibrate" for variant in variants)
+        if recalibrated and self._has_statistics and self._calibration is None:
+            raise UseError(NO_DATA)
+
     def _differs(self, patch: Patch) -> bool:
         """Whether a patch changes anything: put back to the last step, a network is the unmodified one, statistics too."""
         return any(
@@ -78,7 +89,7 @@ class Subject:
     def _recalibrated(self, values: State) -> dict[str, Tensor]:
         """The statistics of all batch norms for these values, over the calibration data: plain means over all batches."""
         if self._calibration is None:
-            raise UseError("buffers='recalibrate' needs training data: pass calibration=, batches of them")
+            raise UseError(NO_DATA)
 
         def work(network: nn.Module) -> dict[str, Tensor]:
             norms = {path: module for path, module in network.named_modules() if _has_statistics(module)}
@@ -91,7 +102,7 @@ class Subject:
                 self._forward(network, batch)
                 given = True
             if not given:
-                raise UseError("buffers='recalibrate' needs training data, but calibration= gives no batch")
+                raise UseError(f"{NO_DATA}; what was given has no batch")
             for path, norm in norms.items():
                 norm.training, norm.momentum = modes[path]  # type: ignore[assignment]
             return {

@@ -18,8 +18,9 @@ from layerscope.step import Step
 from layerscope.trajectory import Trajectory
 
 BuffersRule = Literal["rewind", "keep", "recalibrate"]
-"""What happens to the buffers (such as batch norm's running statistics) of a changed network: those of the changed Part
-are changed with it, or keep their trained values, or those of all batch norms are computed again from training data."""
+"""What happens to the buffers (such as batch norm's running statistics) of a changed network. `rewind`: those of the changed
+Part are changed with it. `keep`: all keep their trained values. `recalibrate`: the statistics of all batch norms are computed
+again from training data, and other buffers keep their values (see docs/decisions/0007-buffers.md)."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ class Variant:
 
     edits: tuple[Edit, ...] = ()
     draw: int = 0
-    buffers: BuffersRule | str = "rewind"
+    buffers: BuffersRule | str = "recalibrate"
 
     def __post_init__(self) -> None:
         if self.buffers not in get_args(BuffersRule):
@@ -117,7 +118,7 @@ class Variant:
 
     @classmethod
     def of(
-        cls, part: Part, perturbation: Perturbation, draw: int = 0, *, buffers: BuffersRule | str = "rewind"
+        cls, part: Part, perturbation: Perturbation, draw: int = 0, *, buffers: BuffersRule | str = "recalibrate"
     ) -> "Variant":
         """The Variant with one Edit. `Variant()` is the unmodified network."""
         return cls((Edit(part, perturbation),), draw, buffers)
