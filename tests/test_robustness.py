@@ -134,3 +134,21 @@ def test_the_order_of_the_splits_does_not_decide_the_verdicts(table):
     put_back = {"metric": "error_delta", "split": "test", "perturbation": "rewind", "step": 0}
     assert one(first, part="a", **put_back)["verdict"] == "destroyed"
     assert set(ls.robustness(model, trajectory, {"train": many}, spec).frame["verdict"]) == {""}
+
+
+def test_a_constant_law_has_one_draw_with_the_interval_of_the_samples():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8), nn.Linear(8, 3))
+    final = {name: tensor + 0.3 * torch.randn_like(tensor) for name, tensor in ls.state_of(model).items()}
+    trajectory = ls.Trajectory.of(initial=ls.state_of(model), final=final)
+    data = [(torch.randn(200, 4), torch.randint(3, (200,)))]
+    table = ls.robustness(model, trajectory, data, ls.RobustnessSpec(draws=4))
+    rows = table.where(part="1", perturbation="rerandomize", metric="error_delta")
+    assert rows["draw"].isna().tolist() == [False, True]
+    mean = rows.loc[rows["draw"].isna()].iloc[0]
+    assert (mean["n"], mean["interval"]) == (200, "population")
+    assert "all draws are the same" in mean["reason"]
+    assert mean["verdict"] != ""
+    back = one(table, part="1", perturbation="rewind", metric="error_delta", step=0)
+    assert (mean["value"], mean["low"], mean["high"]) == (back["value"], back["low"], back["high"])
+    assert table.where(part="0", perturbation="rerandomize", metric="error_delta")["draw"].count() == 4

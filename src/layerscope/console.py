@@ -4,6 +4,7 @@ import json
 import math
 import sys
 import time
+from itertools import takewhile
 from typing import Any
 
 from layerscope.runtime import Progress
@@ -119,12 +120,20 @@ def parts_table(found: dict[str, Any]) -> Any:
     for heading in ("parameters", "buffers", "share"):
         table.add_column(heading, justify="right")
     for part in found["parts"]:
-        names = [name.removeprefix(f"{part['part']}.") for name in part["tensors"]]
-        cells = [", ".join(part["modules"]), ", ".join(names), f"{part['parameters']:,}", f"{part['buffers'] or '':}"]
-        table.add_row(*map(Text, [part["part"], *cells, f"{100 * part['share']:.1f} %"]))
+        buffers = f"{part['buffers']:,}" if part["buffers"] else ""
+        cells = [part["part"], part["modules"], ", ".join(_without_common(part["tensors"])), f"{part['parameters']:,}"]
+        table.add_row(*map(Text, [*cells, buffers, f"{100 * part['share']:.1f} %"]))
     table.add_row("", "", "", f"{found['parameters']:,}")
     reasons: dict[str, list[str]] = {}
     for entry in found["left_out"]:
         reasons.setdefault(entry["reason"], []).append(f"  {entry['tensor']} ({entry['size']:,})")
     left = [line for reason, tensors in reasons.items() for line in (f"left out, {reason}:", *tensors)]
     return Group(table, Text("\n".join(left or ["left out: nothing"])))
+
+
+def _without_common(names: list[str]) -> list[str]:
+    """Dotted names without the path that they have in common."""
+    paths = [name.split(".")[:-1] for name in names]
+    same = takewhile(lambda words: len(set(words)) == 1, zip(*paths, strict=False))
+    prefix = "".join(f"{words[0]}." for words in same)
+    return [name.removeprefix(prefix) for name in names]

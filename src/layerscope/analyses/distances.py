@@ -27,7 +27,7 @@ def moved_by(model: nn.Module, world: World, partition: Partition, steps: Sequen
             if start is not None:
                 rows += [place | {"to": "start"} | row for row in distances(state, start)]
             rows += [place | {"to": "substituted"} | row for row in distances(final, state)]
-        for draw in range(draws if not world.lawless(part) else 0):
+        for draw in range(world.draws(part, draws)):
             drawn = Variant.of(measured, Rerandomize(), draw).patch(world).slices
             place = {"part": part.name, "perturbation": "rerandomize", "draw": draw, "status": "ok"}
             rows += [place | {"to": "substituted"} | row for row in distances(final, drawn)]

@@ -1,6 +1,6 @@
 """Several random draws of one Part as one number."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,13 +10,19 @@ from layerscope import stats
 Row = dict[str, Any]
 
 
-def over_draws(rows: Sequence[Row], level: float) -> list[Row]:
-    """The mean over the draws of each Part, split and metric, with Student's t interval over draws."""
+def over_draws(rows: Sequence[Row], level: float, constant: Collection[str] = ()) -> list[Row]:
+    """The mean over the draws of each Part, split and metric, with Student's t interval over draws. Of Parts whose law is
+    `constant` all draws are the same one: its own interval, over samples, is what there is to say."""
     groups: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
         if "draw" in row:
             groups.setdefault((row["part"], row["split"], row["metric"]), []).append(row)
-    return [_mean_row(group, level) for group in groups.values()]
+    return [_only(group[0]) if part in constant else _mean_row(group, level) for (part, *_), group in groups.items()]
+
+
+def _only(row: Row) -> Row:
+    kept = {name: value for name, value in row.items() if name not in ("draw", "variant")}
+    return kept | {"reason": row.get("reason") or "its law is constant, so that all draws are the same"}
 
 
 def _mean_row(group: Sequence[Row], level: float) -> Row:

@@ -125,7 +125,8 @@ def robustness(
         known = reference(subject, task, probes[split].batches)
         chance = _finite(known.chance[0]) if chance is None else chance
         rows += _measured(subject, task, variants, split, known, done, progress)
-    rows += over_draws(rows, spec.level)
+    constant = {part.name for part in partition if world.is_constant(part)}
+    rows += over_draws(rows, spec.level, constant)
     rows += moved_by(model, world, partition, steps, spec.draws)
     rows += _without_law(world, partition, deciding)
     unused = _unused(model, partition, probes.values())
@@ -251,11 +252,11 @@ def _variants(
     world: World, partition: Partition, everything: Part, steps: Sequence[Step], spec: RobustnessSpec
 ) -> list[Variant]:
     """The unmodified network; each Part re-randomised (where its law is known) and rewound; the whole network rewound."""
-    drawn = [part for part in partition if not world.lawless(part)]
+    drawn = [(part, k) for part in partition for k in range(world.draws(part, spec.draws))]
     put_back = [(part, Rewind(step)) for part in (*partition, everything) for step in steps]
     return [
         Variant(),
-        *(Variant.of(part, Rerandomize(), k, buffers=spec.buffers) for part in drawn for k in range(spec.draws)),
+        *(Variant.of(part, Rerandomize(), k, buffers=spec.buffers) for part, k in drawn),
         *(Variant.of(part, rewind, buffers=spec.buffers) for part, rewind in put_back),
     ]
 

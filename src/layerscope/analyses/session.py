@@ -11,13 +11,13 @@ from torch import Tensor
 
 from layerscope.analyses.material import Material, known_inputs, material_of, of_model
 from layerscope.analyses.materialize import materialize
-from layerscope.analyses.robustness import evaluate, partition_of, robustness
+from layerscope.analyses.robustness import evaluate, partition_of, robustness, settled_laws
 from layerscope.analyses.spec import ModelSpec, RobustnessSpec
 from layerscope.engine.batches import leaves
 from layerscope.errors import UseError, unknown
 from layerscope.metrics import named
 from layerscope.partition import whole
-from layerscope.perturb import Edit, Rerandomize, Rewind, Variant
+from layerscope.perturb import Edit, Rerandomize, Rewind, Variant, World
 from layerscope.run import Run, environment
 from layerscope.runtime import Kept, Progress
 from layerscope.spec import canonical_json, fingerprint
@@ -158,12 +158,14 @@ def analyze(
 def plan(material: Material, epochs: Sequence[int], spec: RobustnessSpec) -> dict[str, Any]:
     """What the analysis of a trajectory with these epochs would take, from a few timed passes over some of the test data:
     variants, forwards, seconds, bytes."""
-    parts = len(partition_of(material.model, spec))
+    partition = partition_of(material.model, spec)
+    laws = settled_laws(material.model, material.trajectory, material.laws)
+    world = World.of(material.model, material.trajectory, laws)
     steps = len(epochs if spec.steps is None else {epochs[0], epochs[-1], *spec.steps}) if len(epochs) > 1 else 0
-    variants = 1 + parts * spec.draws + (parts + 1) * steps
+    variants = 1 + sum(world.draws(part, spec.draws) for part in partition) + (len(partition) + 1) * steps
     samples = sum(_samples(batches) for batches in material.splits.values())
     return {
-        "parts": parts,
+        "parts": len(partition),
         "variants": variants,
         "forwards": variants * samples,
         "seconds": round(_seconds_a_sample(material) * variants * samples, 1),

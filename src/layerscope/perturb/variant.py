@@ -10,7 +10,7 @@ from torch import nn
 
 from layerscope import spec
 from layerscope.errors import UseError, unknown
-from layerscope.models.initialisers import Laws
+from layerscope.models.initialisers import Law, Laws
 from layerscope.partition import Part, Slice
 from layerscope.perturb.patch import Patch
 from layerscope.state import State, dense, tensors_of
@@ -43,6 +43,17 @@ class World:
     def lawless(self, part: Part) -> list[str]:
         """The parameters of a Part that cannot be re-randomised, because nobody has said from which law."""
         return [name for name in part.tensors if name not in self.laws and name not in self.buffers]
+
+    def is_constant(self, part: Part) -> bool:
+        """Whether every draw of a Part is the same."""
+        laws = [self.laws[name] for name in part.tensors if name in self.laws]
+        return all(isinstance(law, Law) and law.kind == "constant" for law in laws)
+
+    def draws(self, part: Part, wanted: int) -> int:
+        """How many draws of a Part there are to look at: none without a law, one if all are the same."""
+        if self.lawless(part):
+            return 0
+        return min(wanted, 1) if self.is_constant(part) else wanted
 
 
 @runtime_checkable

@@ -106,9 +106,12 @@ class Grid:
         return scales.colour(self.scale.shade(cell.value), scales.stops(self.metric))
 
     def rests_on(self, random: bool) -> int:
-        """How many samples (or draws, for the re-randomised column) a cell rests on at most."""
-        cells = (zip(self.columns, row, strict=True) for row in self.cells)
-        return max((c.n for row in cells for column, c in row if (column is RANDOM) == random), default=0)
+        """How many samples (or draws, for the re-randomised column) a cell rests on at most. A Part whose draws are all the
+        same has the interval of one, over samples, and does not count among the draws."""
+        cells = [(column, c) for row in self.cells for column, c in zip(self.columns, row, strict=True)]
+        if random:
+            return max((c.n for column, c in cells if column is RANDOM and c.interval != "population"), default=0)
+        return max((c.n for column, c in cells if column is not RANDOM), default=0)
 
     def column_name(self, column: Column) -> str:
         """A column in words."""
