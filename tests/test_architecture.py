@@ -10,8 +10,8 @@ import pytest
 ROOT = Path(__file__).parents[1] / "src" / "layerscope"
 
 LEVELS = [
-    {"entry", "errors", "step", "stats", "spec", "rng", "state", "partition", "imported"},
-    {"store", "runtime"},
+    {"entry", "errors", "step", "stats", "spec", "rng", "state", "partition"},
+    {"store", "runtime", "imported"},
     {"table", "trajectory", "data", "models", "run"},
     {"perturb", "metrics", "measures", "plots"},
     {"engine", "training", "report"},

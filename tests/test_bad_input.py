@@ -186,3 +186,119 @@ def test_parts_that_are_never_used_are_said_to_be():
     assert set(table.provenance["unused"]) == {"spare"}
     assert "does not use it" in table.where(part="spare", metric="error_delta", step=0)["reason"].item()
     assert not table.where(part="used", metric="error_delta", step=0)["reason"].item()
+
+
+class Cached(nn.Module):
+    """Keeps what it computed from its table in a private dictionary."""
+
+    def __init__(self, cache: dict | None = None) -> None:
+        super().__init__()
+        self.table, self.head = nn.Parameter(torch.randn(4, 4)), nn.Linear(4, 3)
+        self._cache = {} if cache is None else cache
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if "doubled" not in self.cache:
+            self.cache["doubled"] = (2 * self.table).detach()
+        return self.head(x @ self.cache["doubled"])
+
+    @property
+    def cache(self) -> dict:
+        return self._cache
+
+
+OUTSIDE: dict = {}
+
+
+class CachedOutside(Cached):
+    """Keeps it where nobody looks."""
+
+    @property
+    def cache(self) -> dict:
+        return OUTSIDE
+
+
+def test_caches_of_a_module_are_emptied_between_variants_and_others_refused():
+    torch.manual_seed(0)
+    model = Cached()
+    start = {name: tensor + 1 for name, tensor in ls.state_of(model).items()}
+    trajectory = ls.Trajectory.of(initial=start, final=ls.state_of(model))
+    part = ls.Partition.by_layer(model)["(root)"]
+    changed = [ls.Variant(), ls.Variant.of(part, ls.Rewind())]
+    losses = ls.evaluate(model, trajectory, changed, data()).where(metric="cross_entropy")["value"].tolist()
+    fresh = Cached()
+    fresh.load_state_dict(trajectory[ls.FINAL] | {"table": start["table"]})
+    x, y = (torch.cat(column) for column in zip(*data(), strict=True))
+    assert losses[1] == pytest.approx(nn.functional.cross_entropy(fresh(x), y).item(), rel=1e-5)
+    assert losses[0] != losses[1]
+    assert model._cache == {}
+    outside = CachedOutside()
+    with pytest.raises(UseError, match=r"keeps what it computes from table from one forward to the next \(a cache\)"):
+        ls.evaluate(outside, ls.Trajectory.of(final=ls.state_of(outside)), changed[:1], data())
+    OUTSIDE.clear()
+
+
+def test_rows_that_an_embedding_shortens_in_a_late_batch_stay_the_users():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.EmbeddingBag(9, 4, max_norm=1.0), nn.Linear(4, 3))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.nn.functional.normalize(model[0].weight) * 0.5)
+        model[0].weight[8] *= 10
+    start = {name: 7 * tensor for name, tensor in ls.state_of(model).items()}
+    kept = {name: tensor.clone() for name, tensor in start.items()}
+    before = everything(model)
+    trajectory = ls.Trajectory.of(initial=start, final=model.state_dict())
+    batches = [(torch.full((5, 2), i), torch.zeros(5).long()) for i in (1, 2, 3, 8)]
+    ls.robustness(model, trajectory, batches, ls.RobustnessSpec(draws=1))
+    assert same(before, everything(model))
+    assert all(torch.equal(start[name], tensor) for name, tensor in kept.items())
+
+
+def test_edits_under_two_names_of_one_tensor_collide():
+    model = nn.Sequential(nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False))
+    model[1].weight = model[0].weight
+    trajectory = ls.Trajectory.of(initial={k: v + 1 for k, v in ls.state_of(model).items()}, final=ls.state_of(model))
+    edits = tuple(ls.Edit(ls.Part(name, (name,)), ls.Rewind()) for name in ("0.weight", "1.weight"))
+    with pytest.raises(UseError, match="two edits of one variant change the same tensor"):
+        ls.materialize(model, trajectory, ls.Variant(edits))
+
+
+def test_variants_of_what_is_not_there():
+    model = net()
+    trajectory = ls.Trajectory.of(final=ls.state_of(model))
+    for part, message in (
+        (ls.Part("x", ("0.wieght",)), r"unknown tensor '0\.wieght'; did you mean 0\.weight"),
+        (ls.Part("x", (ls.Slice("0.weight", 0, ((0, 7),)),)), r"0\.weight has shape \[6, 4\]"),
+    ):
+        with pytest.raises(UseError, match=message):
+            ls.evaluate(model, trajectory, [ls.Variant.of(part, ls.Rewind(ls.FINAL), buffers="keep")], data())
+    with pytest.raises(UseError, match="no initial state"):
+        ls.evaluate(model, trajectory, [ls.Variant.of(ls.Part("x", ("0.bias",)), ls.Rewind(), buffers="keep")], data())
+
+
+def test_masks_of_minus_infinity_are_meant():
+    model = nn.Sequential(nn.Linear(4, 3))
+    model.register_buffer("mask", torch.tensor([-torch.inf, 0.0]))
+    ls.evaluate(model, ls.Trajectory.of(final=ls.state_of(model)), [ls.Variant()], data())
+
+
+def test_a_map_has_whole_epochs_only():
+    model = net()
+    state = ls.state_of(model)
+    trajectory = ls.Trajectory.of(initial=state, epoch_00000_it_000100=state, final=state)
+    with pytest.raises(UseError, match="lies within an epoch"):
+        ls.robustness(model, trajectory, {"test": data(), "train": data()})
+    part = ls.Partition.by_layer(model)["0"]
+    variants = [ls.Variant.of(part, ls.Rewind(step)) for step in trajectory.steps]
+    table = ls.evaluate(model, trajectory, variants, data(), calibration=data())
+    assert table.where(metric="error")["iteration"].tolist()[1] == 100
+
+
+def test_one_failed_draw_leaves_no_mean_of_any_metric():
+    torch.manual_seed(0)
+    model = Picky()
+    laws = {"first.weight": ls.Law("normal", 20.0)}
+    trajectory = ls.Trajectory.of(final=ls.state_of(model))
+    table = ls.robustness(model, trajectory, data(), ls.RobustnessSpec(draws=6), laws=laws)
+    rows = table.where(part="first", perturbation="rerandomize")
+    assert {"ok", "failed"} <= set(rows.loc[rows["draw"].notna(), "status"])
+    assert set(rows.loc[rows["draw"].isna() & rows["metric"].str.startswith("error"), "status"]) == {"failed"}

@@ -106,3 +106,45 @@ def test_recalibration_needs_data_where_there_is_something_to_recalibrate(case):
 def test_an_unknown_rule_is_refused():
     with pytest.raises(UseError, match="unknown rule for buffers 'reset'"):
         ls.Variant(buffers="reset")  # type: ignore[arg-type]
+
+
+class Sides(nn.Module):
+    """A norm that the data go through, one they never go through, and an instance norm with statistics."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm, self.idle = nn.Conv1d(2, 4, 3), nn.BatchNorm1d(4), nn.BatchNorm1d(4)
+        self.instance, self.head = nn.InstanceNorm1d(4, track_running_stats=True), nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.instance(self.norm(self.first(x)).relu()).mean(2))
+
+
+def test_instance_norm_and_norms_that_see_no_data():
+    torch.manual_seed(0)
+    model = Sides()
+    final = ls.state_of(model) | {"idle.running_mean": torch.full((4,), 5.0)}
+    x, y = torch.randn(40, 2, 9), torch.randint(3, (40,))
+    training = [(x[:20], y[:20]), (x[20:], y[20:]), (x[:1], y[:1])]  # from one sample no variance can be told
+    trajectory = ls.Trajectory.of(
+        initial={k: v + 0.1 if v.is_floating_point() else v for k, v in final.items()}, final=final
+    )
+    part = ls.Partition.by_layer(model)["head"]
+    made = ls.materialize(model, trajectory, ls.Variant.of(part, ls.Rewind()), calibration=training)
+    assert torch.equal(made.idle.running_mean, final["idle.running_mean"])
+    made.eval()
+    with torch.no_grad():
+        seen = [made.norm(made.first(batch)).relu() for batch, _ in training[:2]]
+    by_hand = torch.stack([each.mean((0, 2)) for each in seen]).mean(0)
+    assert torch.allclose(made.instance.running_mean, by_hand, atol=0.02)
+    assert made.instance.running_mean.abs().min() > 0
+    assert made.instance.momentum == 0.1
+
+
+def test_data_to_recalibrate_with_must_be_the_same_each_time(case):
+    model, trajectory, training, test = case
+    data = torch.utils.data.TensorDataset(*(torch.cat(column) for column in zip(*training, strict=True)))
+    shuffled = torch.utils.data.DataLoader(data, batch_size=100, shuffle=True)
+    variant = ls.Variant.of(ls.Partition.by_layer(model)["0"], ls.Rewind())
+    with pytest.raises(UseError, match="calibration data gives other batches"):
+        ls.evaluate(model, trajectory, [variant], test, calibration=shuffled)

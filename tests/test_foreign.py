@@ -317,7 +317,7 @@ def test_dry_run_of_a_model_of_ones_own(here, capsys):
     assert main(["analyze", *ASKED, "--checkpoints", "checkpoints", "--dry-run", "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)
     assert (plan["parts"], plan["variants"]) == (3, 1 + 2 * 2 + 1 + 4 * 3)  # a norm layer has but one draw
-    assert plan["forwards"] == plan["variants"] * 2500
+    assert plan["forwards"] == 18 * 2500 + 17 * 2 * 1000  # both splits, and recalibration on 1,000 samples for each
     assert not Path("runs/theirs-net").exists()
 
 
@@ -386,7 +386,7 @@ def test_materialize_writes_the_network_of_the_numbers(here, capsys):
     wrong = ["materialize", "runs/made", "--out", "c.safetensors"]
     assert "unknown Part 'frist'; did you mean first" in refused(capsys, *wrong, "--part", "frist")
     assert "say what to change" in refused(capsys, *wrong)
-    assert "has 0 variants whose id begins with 'zzz'" in refused(capsys, *wrong, "--variant", "zzz")
+    assert "has no variant whose id begins with 'zzz'" in refused(capsys, *wrong, "--variant", "zzz")
     assert not Path("c.safetensors").exists()
 
 
@@ -416,3 +416,86 @@ def test_hf_folders(tmp_path, capsys):
     config.save_pretrained(tmp_path / "none")
     with pytest.raises(UseError, match="names no one class"):
         open_model(f"hf:{tmp_path / 'none'}")
+
+
+def test_an_analysis_is_not_taken_for_that_of_other_code(here, capsys):
+    code = here / "other.py"
+    code.write_text("from theirs import *\n" + "def mine(): return net()\n")
+    asked = [
+        "analyze",
+        "--model",
+        "theirs:net",
+        "--data",
+        "theirs:loader",
+        "--checkpoints",
+        "checkpoints",
+        "--draws",
+        "1",
+    ]
+    assert main([*asked, "--metrics", "other:margin", "--metrics", "error", "--out", "runs/code"]) == 0
+    (here / "theirs.py").write_text(CODE + "\n# changed\n")
+    try:
+        line = refused(capsys, *asked, "--metrics", "other:margin", "--metrics", "error", "--out", "runs/code")
+        assert "of another spec or inputs" in line
+    finally:
+        (here / "theirs.py").write_text(CODE)
+
+
+def test_what_is_refused_leaves_nothing_behind(here, capsys):
+    asked = [
+        "analyze",
+        "--model",
+        "theirs:net",
+        "--data",
+        "theirs:shuffled",
+        "--buffers",
+        "keep",
+        "--out",
+        "runs/nothing",
+    ]
+    refused(capsys, *asked)
+    assert not Path("runs/nothing").exists()
+
+
+def test_an_exception_of_their_code_has_an_exit_code_of_its_own(here, capsys):
+    assert main(["analyze", "--model", "theirs:net", "--data", "digits", "--out", "runs/unfit"]) == 3
+    assert "RuntimeError, see above" in capsys.readouterr().err
+    assert not Path("runs/unfit").exists()
+
+
+def test_tied_weights_that_a_checkpoint_has_under_one_name_only(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = transformers.GPT2Config(
+        vocab_size=20, n_positions=16, n_embd=8, n_layer=1, n_head=2, bos_token_id=0, eos_token_id=0
+    )
+    model = transformers.GPT2LMHeadModel(config)
+    model.save_pretrained(tmp_path)
+    assert "lm_head.weight" not in load_file(tmp_path / "model.safetensors")
+    trajectory = ls.Trajectory.read([str(tmp_path / "model.safetensors")])
+    ids = torch.randint(20, (6, 9))
+    table = ls.evaluate(
+        model, trajectory, [ls.Variant()], [{"input_ids": ids, "labels": ids}], [ls.TokenCrossEntropy()]
+    )
+    found = value(table, metric="token_cross_entropy")
+    assert found == pytest.approx(model.eval()(input_ids=ids, labels=ids).loss.item(), rel=1e-5)
+
+
+def test_an_encoder_decoder_decodes_its_labels():
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    sizes = {
+        "d_model": 16,
+        "encoder_layers": 1,
+        "decoder_layers": 1,
+        "encoder_attention_heads": 2,
+        "decoder_attention_heads": 2,
+    }
+    config = transformers.BartConfig(
+        vocab_size=20, encoder_ffn_dim=16, decoder_ffn_dim=16, max_position_embeddings=32, **sizes
+    )
+    model = transformers.BartForConditionalGeneration(config).eval()
+    batch = {"input_ids": torch.randint(4, 20, (5, 8)), "labels": torch.randint(4, 20, (5, 6))}
+    trajectory = ls.Trajectory.of(final=ls.state_of(model))
+    table = ls.evaluate(model, trajectory, [ls.Variant()], [batch], [ls.TokenCrossEntropy(next_token=False)])
+    assert value(table, metric="token_cross_entropy_same_place") == pytest.approx(model(**batch).loss.item(), rel=1e-5)

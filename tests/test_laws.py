@@ -10,6 +10,7 @@ from torch.nn.utils import parametrizations
 
 import layerscope as ls
 from layerscope import rng
+from layerscope.errors import UseError
 from layerscope.models.initialisers import settled
 from layerscope.models.laws import Law, fitted
 
@@ -103,7 +104,8 @@ def test_settled_laws():
     model.register_parameter("query", nn.Parameter(torch.randn(300)))
     with torch.no_grad():
         model[1].weight.normal_(0, 0.02)  # as many libraries do
-        model[2].parametrizations.weight.original1.normal_(0, 0.02)
+        direction = model[2].parametrizations.weight.original1.normal_(0, 0.02)
+        model[2].parametrizations.weight.original0.copy_(direction.norm(dim=1, keepdim=True))
     start = ls.state_of(model)
     laws = settled(model, lambda names: {name: start[name] for name in names})
     assert str(laws["0.weight"]) == f"uniform of scale {1 / math.sqrt(50):g}"
@@ -153,3 +155,44 @@ def test_a_weight_norm_drawn_afresh_has_the_law_of_its_layer():
         made(torch.randn(2, 60))
         weight = made[0].weight.detach()
         assert Law("uniform", 1 / math.sqrt(60)).could_give(weight), names
+
+
+def test_what_follows_from_a_weight_follows_the_law_that_it_has_in_the_end():
+    torch.manual_seed(0)
+    model = nn.Sequential(parametrizations.weight_norm(nn.Linear(60, 50)))
+    direction, magnitude = "0.parametrizations.weight.original1", "0.parametrizations.weight.original0"
+    state = ls.state_of(model)
+    laws = settled(model, None, {direction: Law("normal", 1.0)})
+    drawn_direction = drawn(laws, direction, state[direction])
+    assert torch.allclose(drawn(laws, magnitude, state[magnitude]).squeeze(1), drawn_direction.norm(dim=1))
+    with torch.no_grad():
+        model[0].parametrizations.weight.original0.fill_(1.0)  # magnitudes that did not start as norms
+    start = ls.state_of(model)
+    found = settled(model, lambda names: {name: start[name] for name in names})
+    assert str(found[magnitude]) == "fitted to the start: constant 1"
+    with pytest.raises(UseError, match=r"unknown tensor in laws= '0\.wieght'"):
+        settled(model, None, {"0.wieght": Law("constant", 0.0)})
+
+
+def test_a_norm_on_a_module_that_nobody_knows():
+    class Mine(nn.Linear):
+        """Its law is not known, but the vectors of its spectral norm follow from its weight all the same."""
+
+    torch.manual_seed(0)
+    model = nn.Sequential(parametrizations.spectral_norm(Mine(12, 7)))
+    trained = {name: 3 * tensor + torch.randn_like(tensor) for name, tensor in ls.state_of(model).items()}
+    trajectory = ls.Trajectory.of(initial=ls.state_of(model), final=trained)
+    (part,) = ls.Partition.by_layer(model)
+    for change in (ls.Rewind(), ls.Rerandomize()):
+        made = ls.materialize(model, trajectory, ls.Variant.of(part, change, buffers="keep")).eval()
+        made(torch.randn(2, 12))
+        assert torch.linalg.svdvals(made[0].weight.detach())[0].item() == pytest.approx(1, abs=0.05)
+
+
+def test_weight_norm_of_a_recurrent_module():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = nn.utils.weight_norm(nn.LSTM(5, 6), "weight_hh_l0")
+    laws, state = ls.laws_of(model), ls.state_of(model)
+    assert (drawn(laws, "weight_hh_l0_g", state["weight_hh_l0_g"]) > 0).all()
+    assert set(state) <= set(laws)

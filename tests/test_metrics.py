@@ -9,7 +9,7 @@ from sklearn import metrics as sklearn_metrics
 from torch.nn import functional
 
 import layerscope as ls
-from layerscope import stats
+from layerscope import metrics, stats
 from layerscope.errors import UseError
 from layerscope.metrics import Observation, as_metric, named
 
@@ -88,9 +88,10 @@ def test_tokens_against_pytorch(next_token):
     a, b = (outputs[:, :-1], targets[:, 1:]) if next_token else (outputs, targets)
     loss = functional.cross_entropy(a.reshape(-1, 11), b.reshape(-1), ignore_index=-100).item()
     wrong = (a.argmax(2) != b)[b != -100].double().mean().item()
-    assert rows(ls.TokenCrossEntropy(next_token), batches)["token_cross_entropy"]["value"] == pytest.approx(loss)
-    assert rows(ls.Perplexity(next_token), batches)["perplexity"]["value"] == pytest.approx(math.exp(loss))
-    found = rows(ls.TokenError(next_token), batches)["token_error"]
+    same = "" if next_token else "_same_place"
+    assert rows(ls.TokenCrossEntropy(next_token), batches)[f"token_cross_entropy{same}"]["value"] == pytest.approx(loss)
+    assert rows(ls.Perplexity(next_token), batches)[f"perplexity{same}"]["value"] == pytest.approx(math.exp(loss))
+    found = rows(ls.TokenError(next_token), batches)[f"token_error{same}"]
     assert (found["value"], found["n"]) == (pytest.approx(wrong), 40)
 
 
@@ -144,7 +145,7 @@ def test_disagreement_counts_changed_decisions_right_or_wrong(classes):
     assert rows(ls.Disagreement(), batches)["disagreement"]["value"] == 0
     found = rows(ls.Disagreement(), batches, lambda outputs: -outputs)["disagreement"]
     assert found["value"] == (outputs.argmax(1) != (-outputs).argmax(1)).double().mean().item()
-    assert set(rows(ls.Disagreement(), batches)) == {"disagreement"}  # there is no change beside it: it is one
+    assert rows(ls.Disagreement(), batches)["disagreement_delta"]["value"] == 0  # the change is itself
     broken = rows(ls.Disagreement(), batches, lambda outputs: outputs.masked_fill(outputs > 2, math.nan))
     assert broken["disagreement"]["value"] == (outputs > 2).any(1).double().mean().item()
     more, _ = tokens()
@@ -228,3 +229,26 @@ def test_half_precision_does_not_overflow_in_the_loss():
     outputs = torch.tensor([[60000.0, -60000.0]], dtype=torch.float16)
     found = rows(ls.CrossEntropy(), [(outputs, torch.tensor([1]))])["cross_entropy"]
     assert found["value"] == pytest.approx(120000, rel=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32])
+def test_labels_of_any_integer_type(dtype):
+    outputs, targets = torch.randn(9, 4), torch.arange(9) % 4
+    for name in ("error", "top2_error", "cross_entropy"):
+        assert rows(named(name), [(outputs, targets.to(dtype))]) == rows(named(name), [(outputs, targets)])
+
+
+def test_two_metrics_of_one_name_are_refused():
+    with pytest.raises(UseError, match="two metrics are called 'error'"):
+        metrics.as_metrics([ls.ErrorRate(), ls.ErrorRate(0.9)])
+    with pytest.raises(UseError, match="at least one"):
+        metrics.as_metrics([])
+    assert len(metrics.as_metrics([named("token_error"), named("token_error:same_place")])) == 2
+
+
+def test_a_metric_of_tuple_outputs_or_with_the_batch_on_the_second_axis():
+    start, end = torch.randn(6, 9), torch.randn(6, 9)
+    span = ls.Function("span", lambda outputs, targets: (outputs[0].argmax(1) - targets).abs())
+    assert rows(span, [((start, end), torch.zeros(6).long())])["span"]["n"] == 6
+    second = ls.Function("second", lambda outputs, targets: outputs.mean((0, 2)))
+    assert rows(second, [(torch.randn(5, 6, 3), torch.zeros(6))])["second"]["n"] == 6

@@ -21,6 +21,8 @@ _WHERE = {
     "SquaredError": "metrics",
     "TokenCrossEntropy": "metrics",
     "TokenError": "metrics",
+    "TokenMean": "metrics",
+    "Law": "models.initialisers",
     "TopKError": "metrics",
     "Edit": "perturb",
     "Patch": "perturb",
@@ -75,9 +77,10 @@ if TYPE_CHECKING:
         SquaredError,
         TokenCrossEntropy,
         TokenError,
+        TokenMean,
         TopKError,
     )
-    from layerscope.models.initialisers import laws_of
+    from layerscope.models.initialisers import Law, laws_of
     from layerscope.partition import Part, Partition, Slice
     from layerscope.perturb import Edit, Patch, Rerandomize, Rewind, Variant, World, bind, perturbation
     from layerscope.run import Run

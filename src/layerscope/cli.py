@@ -44,7 +44,6 @@ TRAIN, ROBUSTNESS, NO_MODEL = TrainSpec(), RobustnessSpec(), ModelSpec()
 
 BuffersRule = Literal["rewind", "keep", "recalibrate"]
 Json = Annotated[bool, Parameter(help="Print the result as JSON on stdout, for machines.", negative=())]
-List = Annotated[bool, Parameter(name="--list", help="List all figures and tables, and which are ready.", negative=())]
 DryRun = Annotated[bool, Parameter(help="Only say what it would take: time, memory, forwards.", negative=())]
 FailIf = Annotated[
     tuple[str, ...],
@@ -108,7 +107,7 @@ def analyze(
         raise UseError("say what to analyse: the folder of a run, or your own model with --model and --data")
     if dry_run:
         return _say(_plan_of_analysis(run, source, spec, data_dir), json)
-    opened, material = _opened(run, source, out, spec, data_dir)
+    opened, material = _opened(run, source, out, spec, data_dir, anyway)
     return _analyzed(opened, spec, name, data_dir, json, fail_if, anyway, material)
 
 
@@ -157,6 +156,7 @@ def materialize(
     variant: Annotated[
         str | None, Parameter(help="Instead of a Part: id of a variant of the run's analyses, or its beginning.")
     ] = None,
+    name: Annotated[str | None, Parameter(help="The analysis that has the variant, where several do.")] = None,
     by: Annotated[
         str, Parameter(help="How Parts are named: layer, module, block, stage, projection or head.")
     ] = "layer",
@@ -170,14 +170,12 @@ def materialize(
     if bool(part) == bool(variant):
         raise UseError("say what to change: --part NAME (one or more), or --variant ID")
     opened = Run.open(run)
+    asked = RobustnessSpec(by=by, buffers=buffers, seed=seed)
     if variant:
-        wanted, seed = find_variant(opened, variant)
+        wanted, asked = find_variant(opened, variant, name)
     else:
-        wanted, seed = (
-            variant_of(opened, RobustnessSpec(by=by, buffers=buffers), part, to, rerandomize, draw, data_dir),
-            seed,
-        )
-    export(opened, wanted, out, seed=seed, data_dir=data_dir)
+        wanted = variant_of(opened, asked, part, to, rerandomize, draw, data_dir)
+    export(opened, wanted, out, asked, data_dir=data_dir)
     print(f"values   {out}\nvariant  {wanted.id}: {', '.join(edit.part.name for edit in wanted.edits)}")
     return 0
 
@@ -227,7 +225,7 @@ def _trained(spec: TrainSpec, out: Path, data_dir: Path | None) -> "Run":
 
 
 def _opened(
-    run: Path | None, source: ModelSpec, out: Path | None, spec: RobustnessSpec, data_dir: Path | None
+    run: Path | None, source: ModelSpec, out: Path | None, spec: RobustnessSpec, data_dir: Path | None, anyway: bool
 ) -> "tuple[Run, Material | None]":
     """The run of a folder, or that of a model of the user's own: new, or the same as before."""
     from layerscope.run import Run
@@ -238,7 +236,7 @@ def _opened(
         return Run.open(run), None
     from layerscope.analyses.session import claim
 
-    return claim(source, out or Path("runs") / re.sub(r"[^\w.-]+", "-", source.model), spec, data_dir)
+    return claim(source, out or Path("runs") / re.sub(r"[^\w.-]+", "-", source.model), spec, data_dir, anyway=anyway)
 
 
 def _plan_of_analysis(
@@ -347,7 +345,8 @@ def _say(found: object, json: bool) -> int:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; the exit code is 0 when done and 2 for wrong use, told in one sentence on stderr."""
+    """Run the command line; the exit code is 0 when done, 1 if a check of `--fail-if` failed, 2 for wrong use (told in
+    one sentence on stderr), 3 for an exception of the model's own code or of ours."""
     try:
         words = list(sys.argv[1:] if arguments is None else arguments)
         return app(_from_file(words), exit_on_error=False, print_error=False, result_action="return_value") or 0
@@ -357,6 +356,12 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("layerscope: stopped; what is complete is kept", file=sys.stderr)
         return 130
+    except Exception as problem:  # of the user's model, data or metric, or a fault of ours: 1 means that a check failed
+        import traceback
+
+        traceback.print_exc()
+        print(f"layerscope: {type(problem).__name__}, see above; what is complete is kept", file=sys.stderr)
+        return 3
 
 
 def _from_file(words: list[str]) -> list[str]:

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from layerscope.errors import UseError, unknown
+from layerscope.spec import fingerprint
+from layerscope.store import read_file
 
 FORM = "package.module:NAME, with the folder of the package on Python's path or the current one"
 
@@ -39,6 +41,23 @@ def imported(name: str, what: str) -> Any:
         public = [known for known in vars(module) if not known.startswith("_")]
         raise unknown(f"name in {module_name}", attribute, public)
     return getattr(module, attribute)
+
+
+def source_of(thing: Any) -> str:
+    """A fingerprint of the code of a function or class: of the whole file it is in, because it may use anything there. Of
+    what has no file of its own (built in, typed in), its name."""
+    import inspect
+
+    try:
+        path = inspect.getsourcefile(thing)
+    except TypeError:
+        path = None
+    text = (
+        read_file(path).decode(errors="replace")
+        if path and Path(path).is_file()
+        else getattr(thing, "__qualname__", "")
+    )
+    return fingerprint(text)
 
 
 def made(name: str, what: str) -> Any:

@@ -40,6 +40,7 @@ CORE = {
 
 COORDINATES = {
     "step": ("Int64", "epoch of the checkpoint whose values were used; 0 is before any data is seen"),
+    "iteration": ("Int64", "minibatches after that epoch, where the checkpoint lies within one"),
     "draw": ("Int64", "index of the random draw, from 0"),
     "to": ("string", "what a distance is measured to: start, substituted"),
 }

@@ -22,11 +22,17 @@ class Trajectory:
     `INIT` the start, which may be absent (`has_start`).
     """
 
-    def __init__(self, sources: Mapping[Step, "Source"]) -> None:
+    def __init__(self, sources: Mapping[Step, "Source"], firsts: Mapping[str, str] | None = None) -> None:
         if not sources:
             raise UseError("a trajectory needs at least one state")
         self._sources = dict(sorted(sources.items()))
+        self._firsts = firsts or {}
         self.steps: tuple[Step, ...] = tuple(self._sources)
+
+    def tied(self, firsts: Mapping[str, str]) -> "Trajectory":
+        """The same trajectory for a model with tied tensors (`firsts` are its `first_names`): a checkpoint that has such a
+        tensor under one of its names has it under all."""
+        return Trajectory(self._sources, firsts)
 
     @classmethod
     def of(cls, initial: State | None = None, final: State | None = None, **at: State) -> "Trajectory":
@@ -110,7 +116,19 @@ class Trajectory:
 
     def tensors(self, step: Step, names: Iterable[str] | None) -> dict[str, Tensor]:
         """Some of the tensors of a step (all, with None)."""
-        return self._sources[self.resolve(step)].read(names)
+        source = self._sources[self.resolve(step)]
+        if not self._firsts:
+            return source.read(names)
+        there = self._names(source)
+        wanted = list(self._firsts) if names is None else list(names)
+        found = source.read({there.get(name, name) for name in wanted})
+        return {name: found[there.get(name, name)] for name in wanted}
+
+    def _names(self, source: "Source") -> dict[str, str]:
+        """Name of a tensor of the model -> the name under which a source has it, if it has it."""
+        there = set(source.shapes())
+        held = {self._firsts[name]: name for name in reversed(list(self._firsts)) if name in there}
+        return {name: name if name in there else held[first] for name, first in self._firsts.items() if first in held}
 
     def in_memory(self, step: Step) -> bool:
         """Whether a step's tensors are those that somebody holds, and not read afresh each time."""
@@ -121,19 +139,21 @@ class Trajectory:
         step = self.resolve(step)
         return f"checkpoint {step} {self._sources[step].where}".strip()
 
-    def check(self, model_state: State, firsts: Mapping[str, str] | None = None) -> None:
+    def check(self, model_state: State) -> None:
         """Refuse, before anything runs, a step that does not fit the model or holds a NaN; the error says which tensor.
 
-        `firsts` are the model's `first_names`: tensors that are one in the model must be equal in every step.
+        Tensors that are one in the model must be equal in every step.
         """
         expected = shapes_of(model_state)
         for step, source in self._sources.items():
-            check_shapes(source.shapes(), expected, self.where(step))
+            there = source.shapes()
+            tied = {name: there[held] for name, held in self._names(source).items()} if self._firsts else {}
+            check_shapes({**there, **tied}, expected, self.where(step))
         for step, source in self._sources.items():
-            state = source.read(None)
+            state = {name: tensor for name, tensor in source.read(None).items() if name in expected}
             check_dtypes(state, model_state, self.where(step))
-            check_finite(state, self.where(step))
-            check_tied(state, firsts or {}, self.where(step))
+            check_finite(state, model_state, self.where(step))
+            check_tied(state, self._firsts, self.where(step))
 
 
 class Memory:

@@ -14,10 +14,15 @@ def over_draws(rows: Sequence[Row], level: float, constant: Collection[str] = ()
     """The mean over the draws of each Part, split and metric, with Student's t interval over draws. Of Parts whose law is
     `constant` all draws are the same one: its own interval, over samples, is what there is to say."""
     groups: dict[tuple[str, ...], list[Row]] = {}
-    for row in rows:
-        if "draw" in row:
-            groups.setdefault((row["part"], row["split"], row["metric"]), []).append(row)
-    return [_only(group[0]) if part in constant else _mean_row(group, level) for (part, *_), group in groups.items()]
+    failed: dict[tuple[str, str], Row] = {}
+    for row in (row for row in rows if "draw" in row):
+        groups.setdefault((row["part"], row["split"], row["metric"]), []).append(row)
+        if row["status"] == "failed":
+            failed.setdefault((row["part"], row["split"]), row)
+    return [
+        _only(group[0]) if part in constant else _mean_row(group, level, failed.get((part, split)))
+        for (part, split, _), group in groups.items()
+    ]
 
 
 def _only(row: Row) -> Row:
@@ -25,10 +30,11 @@ def _only(row: Row) -> Row:
     return kept | {"reason": row.get("reason") or "its law is constant, so that all draws are the same"}
 
 
-def _mean_row(group: Sequence[Row], level: float) -> Row:
+def _mean_row(group: Sequence[Row], level: float, failed: Row | None) -> Row:
+    """One number for all draws; there is none if one of them `failed`, of whatever metric."""
     kept = ("part", "perturbation", "metric", "unit", "split", "engine")
     mean: Row = {name: group[0][name] for name in kept if name in group[0]}
-    if failed := next((row for row in group if row["status"] == "failed"), None):
+    if failed is not None:
         return mean | {"status": "failed", "reason": f"draw {failed['draw']}: {failed['reason']}", "n": len(group)}
     values = np.array([row["value"] for row in group])
     mean |= {"value": float(values.mean()), "n": len(values)}

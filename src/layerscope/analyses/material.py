@@ -1,19 +1,20 @@
 """What an analysis works on: a network with its states and data, of a training of the lab or of anyone's model."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from layerscope import rng
 from layerscope.analyses.spec import ModelSpec, RobustnessSpec
 from layerscope.data import FORMS, DataSet, Split, load
-from layerscope.engine.batches import Forward, Targets, leaves, mark, outputs_of, targets_of
+from layerscope.engine.batches import First, Forward, Targets, mark, outputs_of, targets_of
 from layerscope.errors import UseError
-from layerscope.imported import imported, is_path, made
+from layerscope.imported import imported, is_path, made, source_of
+from layerscope.metrics import METRICS
 from layerscope.models import build
 from layerscope.models.initialisers import Laws, laws_of
 from layerscope.models.sources import is_source, open_model
@@ -86,12 +87,24 @@ def of_model(asked: ModelSpec, spec: RobustnessSpec, data_dir: str | Path | None
     else:
         data = load(asked.data, data_dir)
         splits, calibration, about = _all(data), _some(data.train, spec), data.describe()
-    inputs = fingerprint([asked.fingerprint, trajectory.fingerprint, about["fingerprint"]])
+    inputs = fingerprint([asked.fingerprint, trajectory.fingerprint, about["fingerprint"], _code(model, asked, spec)])
     if not spec.train:
         splits = {name: batches for name, batches in splits.items() if name != "train"}
     return Material(
         model, trajectory, splits, calibration, None, inputs, {"model": asked.model, "data": about}, forward, targets
     )
+
+
+def _code(model: nn.Module, asked: ModelSpec, spec: RobustnessSpec) -> list[str]:
+    """Fingerprints of the code that decides the numbers: the model's classes and settings, and functions of the user's own.
+    PyTorch's own classes are covered by their printed form; versions of libraries are in the provenance."""
+    kinds = {type(module) for module in model.modules()}
+    own = sorted(source_of(kind) for kind in kinds if not kind.__module__.startswith("torch."))
+    config: Any = getattr(model, "config", None)
+    settings = repr(config.to_dict()) if hasattr(config, "to_dict") else ""
+    metrics = [name for name in spec.metrics if is_path(name) and name.partition(":")[0] not in METRICS]
+    functions = [source_of(imported(name, "code")) for name in (asked.forward, asked.targets, *metrics) if name]
+    return [fingerprint([repr(model), settings]), *own, *functions]
 
 
 def planned(asked: TrainSpec, spec: RobustnessSpec, data_dir: str | Path | None = None) -> Material:
@@ -169,19 +182,3 @@ def _splits(name: str) -> dict[str, Iterable[Any]]:
 
 def _marks(batches: Iterable[Any]) -> list[str]:
     return [repr(mark(batch)) for batch in batches]
-
-
-@dataclass(frozen=True)
-class First:
-    """The first batches of data, until there are as many samples as wanted; in the data's own order."""
-
-    batches: Iterable[Any]
-    samples: int
-
-    def __iter__(self) -> Iterator[Any]:
-        seen = 0
-        for batch in self.batches:
-            if seen >= self.samples:
-                return
-            seen += next((len(leaf) for leaf in leaves(batch) if isinstance(leaf, Tensor) and leaf.ndim), 1)
-            yield batch

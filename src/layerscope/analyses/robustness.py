@@ -12,13 +12,13 @@ from layerscope.analyses.distances import moved_by
 from layerscope.analyses.draws import over_draws
 from layerscope.analyses.spec import RobustnessSpec
 from layerscope.analyses.verdicts import Judge
-from layerscope.engine.batches import Forward, Targets, outputs_of, targets_of
-from layerscope.engine.probe import Probe, probe
+from layerscope.engine.batches import First, Forward, Targets, outputs_of, targets_of
+from layerscope.engine.probe import Probe, check_calibration, probe
 from layerscope.engine.reference import Reference, Task, reference
 from layerscope.engine.reference import evaluate as reference_engine
 from layerscope.engine.subject import Subject
 from layerscope.errors import UseError, unknown
-from layerscope.metrics import CrossEntropy, ErrorRate, Metric, as_metric
+from layerscope.metrics import CrossEntropy, ErrorRate, Metric, as_metrics
 from layerscope.models.initialisers import Laws, settled
 from layerscope.partition import BY, WHOLE, Part, Partition, first_names, whole
 from layerscope.perturb import Rerandomize, Rewind, Variant, World
@@ -64,10 +64,13 @@ def evaluate(
     give something else the second time (see `probe`), unless `anyway`. A Variant whose forward raises is a row with a status.
     """
     subject = subject_of(model, trajectory, laws, seed, forward, calibration)
-    measured = [ErrorRate(), CrossEntropy()] if metrics is None else [as_metric(metric) for metric in metrics]
-    task = Task(data, measured, forward, targets)
+    if isinstance(data, Mapping):
+        raise UseError("evaluate takes the data of one split; call it once for each, or use robustness")
+    measured = as_metrics([ErrorRate(), CrossEntropy()] if metrics is None else metrics)
+    task = Task(data, measured, targets)
     subject.check(variants)
-    seen = probe(subject, data, forward, targets, anyway)
+    check_calibration(subject, variants, anyway)
+    seen = probe(subject, data, targets, anyway)
     rows = _measured(subject, task, variants, split, reference(subject, task, seen.batches), {}, progress)
     facts = {"seed": seed, "probe": seen.to_dict(), **_better(measured[0])}
     return Table.of(rows, facts, variants=_described(variants))
@@ -105,22 +108,28 @@ def robustness(
     Source: zhang2022, Sec. 2 and 3, App. D. Differs from the paper: several draws, intervals, and a rule for verdicts.
     """
     spec = spec or RobustnessSpec()
-    splits = data if isinstance(data, Mapping) and "labels" not in data else {"test": data}
-    calibration = splits.get("train") if calibration is None else calibration
+    splits = data if isinstance(data, Mapping) else {"test": data}
+    if not splits:
+        raise UseError("data is an empty mapping; give it at least the split test")
+    if calibration is None and "train" in splits:
+        calibration = First(splits["train"], spec.calibrate)
     subject = subject_of(model, trajectory, laws, spec.seed, forward, calibration)
     world = subject.world
     partition = partition or partition_of(model, spec)
     partition.check(model)
+    if WHOLE in (part.name for part in partition):
+        raise UseError(f"no Part can be called {WHOLE!r}: that is the Part of all tensors")
     steps = _steps(trajectory, spec.steps)
     variants = _variants(world, partition, whole(model), steps, spec)
     named = [built_in.named(name, spec.level) for name in spec.metrics] if metrics is None else metrics
-    measured = [as_metric(metric) for metric in named]
+    measured = as_metrics(named)
     deciding = measured[0]
     rows: list[Row] = []
     done = {} if done is None else done
-    tasks = {split: Task(batches, measured, forward, targets) for split, batches in splits.items()}
+    tasks = {split: Task(batches, measured, targets) for split, batches in splits.items()}
     subject.check(variants)
-    probes = {split: probe(subject, task.data, forward, targets, anyway) for split, task in tasks.items()}
+    check_calibration(subject, variants, anyway)
+    probes = {split: probe(subject, task.data, targets, anyway) for split, task in tasks.items()}
     for split, task in tasks.items():
         known = reference(subject, task, probes[split].batches)
         chance = _finite(known.chance[0]) if chance is None else chance
@@ -159,12 +168,12 @@ def robustness(
 def partition_of(model: nn.Module, spec: RobustnessSpec) -> Partition:
     """The Partition that a spec asks for."""
     if spec.groups:
-        partition = Partition.by_pattern(model, dict(_named(text, "groups") for text in spec.groups))
+        partition = Partition.by_pattern(model, _by_name(spec.groups, "groups"))
     elif spec.by in BY:
         partition = BY[spec.by](model)
     else:
         raise unknown("way to divide a network", spec.by, BY)
-    return partition.joined({name: parts.split("|") for name, parts in (_named(text, "join") for text in spec.join)})
+    return partition.joined({name: parts.split("|") for name, parts in _by_name(spec.join, "join").items()})
 
 
 def settled_laws(model: nn.Module, trajectory: Trajectory, laws: Laws | None = None) -> Laws:
@@ -184,7 +193,12 @@ def subject_of(
     calibration: Data | None,
 ) -> Subject:
     """The network that is evaluated, after the checks of its trajectory."""
-    trajectory.check(tensors_of(model), first_names(model))
+    if not isinstance(trajectory, Trajectory):
+        raise UseError(
+            f"the trajectory is a {type(trajectory).__name__}; make one with ls.Trajectory.of(initial=..., final=...)"
+        )
+    trajectory = trajectory.tied(first_names(model))
+    trajectory.check(tensors_of(model))
     world = World.of(model, trajectory, settled_laws(model, trajectory, laws), seed)
     return Subject(model, world, forward, calibration)
 
@@ -223,23 +237,38 @@ def _worst(probes: Iterable[Probe]) -> Probe:
 
 
 def _unused(model: nn.Module, partition: Partition, probes: Iterable[Probe]) -> dict[str, str]:
-    """The Parts of which the network uses nothing on any data, with the reason to give."""
+    """The Parts with parameters that the network's forward does not use on any data, with the reason to give."""
     parameters = {name for name, _, is_buffer in places(model) if not is_buffer}
     never = set.intersection(*(set(seen.unused) for seen in probes))
-    reason = "the network does not use it on these data, so that no change of it can have an effect"
-    own = {part.name: parameters & set(part.tensors) for part in partition}
-    return {name: reason for name, tensors in own.items() if tensors and tensors <= never}
+    own = {part.name: [name for name in part.tensors if name in parameters] for part in partition}
+    idle = {name: [tensor for tensor in tensors if tensor in never] for name, tensors in own.items()}
+    what = {name: "it" if tensors == own[name] else ", ".join(tensors[:3]) for name, tensors in idle.items() if tensors}
+    more = "a change of it has no effect (it is not needed, or the network works with values computed from it before)"
+    return {
+        name: f"the network's forward does not use {tensors} on these data: {more}" for name, tensors in what.items()
+    }
 
 
-def _named(text: str, field: str) -> tuple[str, str]:
-    name, equals, pattern = text.partition("=")
-    if not (name and equals and pattern):
-        raise UseError(f"{field}: {text!r} is not of the form NAME=PATTERN")
-    return name, pattern
+def _by_name(texts: Sequence[str], field: str) -> dict[str, str]:
+    """Texts of the form NAME=PATTERN as a mapping."""
+    found: dict[str, str] = {}
+    for text in texts:
+        name, _, pattern = text.partition("=")
+        if not (name and pattern):
+            raise UseError(f"{field}: {text!r} is not of the form NAME=PATTERN")
+        if name in found:
+            raise UseError(f"{field}: {name!r} is given twice; write one with {found[name]}|{pattern}")
+        found[name] = pattern
+    return found
 
 
 def _steps(trajectory: Trajectory, epochs: Sequence[int] | None) -> list[Step]:
-    """The steps to rewind to; without an initial state, those there are; none if there is only the trained network."""
+    """The steps to rewind to; without an initial state, those there are; none if there is only the trained network. A map
+    has a column an epoch, so that there may be one step of each."""
+    if within := [step for step in trajectory.steps if step.iteration]:
+        raise UseError(
+            f"{trajectory.where(within[0])} lies within an epoch; a map has whole epochs only: use evaluate for it"
+        )
     if len(trajectory.steps) == 1:
         return []
     if epochs is None:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,12 @@ from torch import Tensor
 
 from layerscope.analyses.material import Material, known_inputs, material_of, of_model
 from layerscope.analyses.materialize import materialize
-from layerscope.analyses.robustness import evaluate, partition_of, robustness, settled_laws
+from layerscope.analyses.robustness import evaluate, partition_of, robustness, settled_laws, subject_of
 from layerscope.analyses.spec import ModelSpec, RobustnessSpec
-from layerscope.engine.batches import leaves
+from layerscope.engine.batches import samples_in
+from layerscope.engine.probe import probe
+from layerscope.engine.reference import Task, reference
+from layerscope.engine.subject import has_statistics
 from layerscope.errors import UseError, unknown
 from layerscope.metrics import named
 from layerscope.partition import whole
@@ -24,39 +28,56 @@ from layerscope.spec import canonical_json, fingerprint
 from layerscope.state import nbytes_of, state_of, tensors_of
 from layerscope.step import Step
 from layerscope.table import Table
-from layerscope.trajectory import Trajectory, export_tensors
+from layerscope.trajectory import SUFFIX, Trajectory, export_tensors
 
 
 def claim(
-    asked: ModelSpec, out: str | Path, spec: RobustnessSpec, data_dir: str | Path | None = None
+    asked: ModelSpec,
+    out: str | Path,
+    spec: RobustnessSpec,
+    data_dir: str | Path | None = None,
+    *,
+    anyway: bool = False,
 ) -> tuple[Run, Material]:
     """The folder of the analyses of somebody's model, a run that was not trained here; and the model with its states and
-    data. What was asked is checked first: where it cannot be done, nothing is left behind."""
+    data. What was asked is tried first on a batch: where it cannot be done, nothing is left behind."""
     for field in ("model", "data"):
         if not getattr(asked, field):
             raise UseError(f"analysing a model that was not trained here needs --{field} too")
     material = of_model(asked, spec, data_dir)
     partition_of(material.model, spec)
-    for name in spec.metrics:
-        named(name, spec.level)
+    task = Task([], [named(name, spec.level) for name in spec.metrics], material.targets)
     run = Run(out)
+    if not run.analyses():
+        subject = subject_of(
+            material.model, material.trajectory, None, spec.seed, material.forward, material.calibration
+        )
+        for batches in material.splits.values():
+            probe(subject, batches, material.targets, anyway)
+            reference(subject, replace(task, data=list(islice(batches, 1))))
     with run.claim(asked):
         return run, material
 
 
-def find_variant(run: Run, variant_id: str) -> tuple[Variant, int]:
-    """The Variant of this id in the run's analyses (the beginning of one will do), and the seed of its draws."""
-    found: dict[str, tuple[Variant, int]] = {}
-    for name in run.analyses():
-        table = run.analysis(name)
-        seed = run.analysis_spec(name)["seed"]
-        of_id = {key: plain for key, plain in table.variants.items() if key.startswith(variant_id)}
-        found |= {key: (Variant.from_dict(plain), seed) for key, plain in of_id.items()}
-    if len(found) != 1:
+def find_variant(run: Run, variant_id: str, name: str | None = None) -> tuple[Variant, RobustnessSpec]:
+    """The Variant of this id (or the beginning of one) in the run's analyses, or in that of a `name`; and what that analysis
+    was asked, which decides its draws and its statistics."""
+    found: dict[tuple[str, str], tuple[Variant, RobustnessSpec, str]] = {}
+    for analysis in [name] if name else run.analyses():
+        fields = {k: v for k, v in run.analysis_spec(analysis).items() if k not in ("fingerprint", "inputs")}
+        spec = RobustnessSpec.from_dict(fields)
+        decides = fingerprint([spec.seed, spec.calibrate])
+        of_id = {k: plain for k, plain in run.analysis(analysis).variants.items() if k.startswith(variant_id)}
+        found |= {(key, decides): (Variant.from_dict(plain), spec, analysis) for key, plain in of_id.items()}
+    if not found:
+        raise UseError(f"{run.path} has no variant whose id begins with {variant_id!r}; ids are in its tables")
+    if len(found) > 1:
+        where = ", ".join(sorted({f"{key} in {analysis}" for (key, _), (*_, analysis) in found.items()}))
         raise UseError(
-            f"{run.path} has {len(found)} variants whose id begins with {variant_id!r}; ids are in its tables"
+            f"{variant_id!r} means several variants ({where}); write the whole id, and --name for the analysis"
         )
-    return next(iter(found.values()))
+    variant, spec, _ = next(iter(found.values()))
+    return variant, spec
 
 
 def variant_of(
@@ -76,28 +97,32 @@ def variant_of(
     except ValueError as problem:
         raise UseError(f"--to: {problem}") from None
     known = {part.name: part for part in (*partition, whole(model))}
+    if draw < 0:
+        raise UseError(f"--draw is a number from 0, not {draw}")
     if wrong := [name for name in parts if name not in known]:
         raise unknown("Part", wrong[0], known)
     what = Rerandomize() if rerandomize else Rewind(step)
     return Variant(tuple(Edit(known[name], what) for name in parts), draw, spec.buffers)
 
 
-def export(run: Run, variant: Variant, path: Path, *, seed: int = 0, data_dir: str | Path | None = None) -> None:
-    """Write the values of a Variant of a run's network as a safetensors file, which says in its header what it is. A file
-    that exists is never overwritten."""
+def export(run: Run, variant: Variant, path: Path, spec: RobustnessSpec, *, data_dir: str | Path | None = None) -> None:
+    """Write the values of a Variant of a run's network as a safetensors file, which says in its header what it is; seed and
+    calibration are those of `spec`. A file that exists is never overwritten."""
+    if path.suffix != SUFFIX:
+        raise UseError(f"--out must end in {SUFFIX}, not {path.name!r}")
     if path.exists():
         raise UseError(f"{path} exists; choose another --out")
-    material = material_of(run, RobustnessSpec(seed=seed), data_dir)
+    material = material_of(run, spec, data_dir)
     network = materialize(
         material.model,
         material.trajectory,
         variant,
         laws=material.laws,
-        seed=seed,
+        seed=spec.seed,
         forward=material.forward,
         calibration=material.calibration,
     )
-    about = {"layerscope": environment()["layerscope"], "run": run.name, "seed": str(seed)}
+    about = {"layerscope": environment()["layerscope"], "run": run.name, "seed": str(spec.seed)}
     export_tensors(path, tensors_of(network), about | {"variant": canonical_json(variant.to_dict())})
 
 
@@ -164,17 +189,20 @@ def plan(material: Material, epochs: Sequence[int], spec: RobustnessSpec) -> dic
     steps = len(epochs if spec.steps is None else {epochs[0], epochs[-1], *spec.steps}) if len(epochs) > 1 else 0
     variants = 1 + sum(world.draws(part, spec.draws) for part in partition) + (len(partition) + 1) * steps
     samples = sum(_samples(batches) for batches in material.splits.values())
+    forwards = variants * samples
+    if any(has_statistics(module) for module in material.model.modules()) and spec.buffers == "recalibrate":
+        forwards += (variants - 1) * len(material.splits) * _samples(material.calibration or ())
     return {
         "parts": len(partition),
         "variants": variants,
-        "forwards": variants * samples,
-        "seconds": round(_seconds_a_sample(material) * variants * samples, 1),
+        "forwards": forwards,
+        "seconds": round(_seconds_a_sample(material) * forwards, 1),
         "memory_bytes": 3 * nbytes_of(material.model) + material.nbytes,
     }
 
 
 def _samples(batches: Iterable[Any]) -> int:
-    return sum(next((len(leaf) for leaf in leaves(b) if isinstance(leaf, Tensor) and leaf.ndim), 1) for b in batches)
+    return sum(map(samples_in, batches))
 
 
 def _seconds_a_sample(material: Material) -> float:
@@ -202,4 +230,4 @@ def _seconds_a_sample(material: Material) -> float:
 
 def _nothing(outputs: Any, _targets: Any) -> Tensor:
     """A metric that costs nothing, and asks nothing of outputs and targets."""
-    return torch.zeros(len(outputs))
+    return torch.zeros(samples_in(outputs))

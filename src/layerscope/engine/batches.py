@@ -1,8 +1,9 @@
 """How a batch becomes inputs, outputs and targets, where the user does not say."""
 
+import copy
 import zlib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -31,11 +32,44 @@ def outputs_of(network: nn.Module, batch: Any) -> Any:
     batch = moved(batch, device_of(network))
     if isinstance(batch, Mapping):
         key = _label_key(batch)
-        return logits_of(network(**{name: value for name, value in batch.items() if name != key}))
+        named = {name: value for name, value in batch.items() if name != key}
+        return logits_of(network(**named, **_decoded(network, named, None if key is None else batch[key])))
     inputs = _pair(batch)[0] if isinstance(batch, tuple | list) else batch
     if isinstance(inputs, Mapping):
         return logits_of(network(**inputs))
     return logits_of(network(*inputs) if isinstance(inputs, tuple | list) else network(inputs))
+
+
+def _decoded(network: nn.Module, named: Mapping[str, Any], labels: Any) -> dict[str, Any]:
+    """What the decoder of an encoder-decoder is given, which such models make of the labels: without it some would decode
+    their inputs instead."""
+    if not getattr(getattr(network, "config", None), "is_encoder_decoder", False):
+        return {}
+    if any(name.startswith("decoder_input") for name in named):
+        return {}
+    shifted = getattr(network, "prepare_decoder_input_ids_from_labels", None)
+    if shifted is None or labels is None:
+        raise UseError(
+            "the model is an encoder-decoder, and its batches have no decoder_input_ids; put them in, or say what to do with "
+            "forward=lambda model, batch: model(input_ids=..., decoder_input_ids=...).logits"
+        )
+    return {"decoder_input_ids": shifted(labels=labels)}
+
+
+def copied(value: Any) -> Any:
+    """The same structure with tensors of its own."""
+    if isinstance(value, Tensor):
+        return value.clone()
+    if isinstance(value, Mapping):
+        return {name: copied(inner) for name, inner in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(copied(inner) for inner in value))
+    return type(value)(copied(inner) for inner in value) if type(value) in (tuple, list) else copy.deepcopy(value)
+
+
+def samples_in(batch: Any) -> int:
+    """How many samples a batch has: the length of its first tensor."""
+    return next((len(leaf) for leaf in leaves(batch) if isinstance(leaf, Tensor) and leaf.ndim), 1)
 
 
 def targets_of(batch: Any) -> Any:
@@ -87,17 +121,33 @@ def device_of(network: nn.Module) -> torch.device:
     return device
 
 
+@dataclass(frozen=True)
+class First:
+    """The first batches of data, until there are as many samples as wanted; in the data's own order."""
+
+    batches: Iterable[Any]
+    samples: int
+
+    def __iter__(self) -> Iterator[Any]:
+        seen = 0
+        for batch in self.batches:
+            if seen >= self.samples:
+                return
+            seen += samples_in(batch)
+            yield batch
+
+
 def leaves(value: Any) -> Iterator[Any]:
-    """All tensors and plain values in a structure, in order."""
+    """All tensors and plain values in a structure, in order, with the names under which mappings and objects have them."""
     if isinstance(value, Mapping):
         for name in value:
+            yield name
             yield from leaves(value[name])
     elif isinstance(value, tuple | list):
         for inner in value:
             yield from leaves(inner)
-    elif is_dataclass(value) and not isinstance(value, type):
-        for field in fields(value):
-            yield from leaves(getattr(value, field.name))
+    elif hasattr(value, "__dict__") and not isinstance(value, Tensor | np.ndarray | type | nn.Module):
+        yield from leaves(vars(value))
     else:
         yield value
 
@@ -110,7 +160,7 @@ def mark(value: Any, at_most: int | None = None) -> tuple[Any, ...]:
 
 def _mark(leaf: Any, at_most: int | None) -> Any:
     if isinstance(leaf, np.ndarray):
-        leaf = torch.from_numpy(leaf)
+        return leaf.shape, str(leaf.dtype), zlib.crc32(np.ascontiguousarray(leaf).tobytes())
     if not isinstance(leaf, Tensor):
         return repr(leaf)
     flat = dense(leaf.detach()).reshape(-1)

@@ -1,6 +1,6 @@
 """Whether a model on some data gives the same twice: asked before anything runs, because nothing else could be trusted."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from layerscope.engine.batches import Forward, Targets, leaves, mark
+from layerscope.engine.batches import Targets, copied, leaves, mark
 from layerscope.engine.reach import reach
 from layerscope.engine.subject import Subject
 from layerscope.engine.untouched import untouched
 from layerscope.errors import UseError
+from layerscope.perturb import Variant
 from layerscope.perturb.swap import places
 from layerscope.state import State
 
@@ -44,35 +45,75 @@ class Probe:
         return asdict(self)
 
 
-def probe(subject: Subject, data: Iterable[Any], forward: Forward, targets: Targets, anyway: bool = False) -> Probe:
+def probe(subject: Subject, data: Iterable[Any], targets: Targets, anyway: bool = False) -> Probe:
     """Go through the first batches twice, and evaluate the unmodified network twice on each.
 
     Raises `UseError` with the reason if data come in another order or changed (shuffling, augmentation), or if the network
     in evaluation mode gives other outputs (dropout that is always on, noise, a value that it changes itself); with
-    `anyway`, the reason is the note of what is returned. An exception of the model's own forward passes through.
+    `anyway`, the reason is the note of what is returned. Raises it too if values that are put into the model would not
+    reach its outputs (see `reach`). An exception of the model's own forward passes through.
     """
-    if isinstance(data, Iterator):
-        raise UseError(
-            "data can be gone through only once, but each variant needs it; pass a DataLoader or a list of batches"
-        )
-    with untouched(subject.model), torch.no_grad():
+    check_repeatable(data)
+    with untouched(subject.model):
         note, batches = _data(data, targets)
-        found = reach(subject, islice(data, BATCHES), forward)
-        subject.written |= found.written
-        if unused := _parameters(subject) - found.used:
-            unused -= reach(subject, data, forward).used  # what the first batches do not use, others may
-        seen = [_network(subject, batch, forward) for batch in islice(data, BATCHES)]
+    _check_forgets(subject, data)  # before any other forward: who looks later finds the cache filled each time
+    with untouched(subject.model), torch.no_grad():
+        unused = _unused(subject, data)
+    with untouched(subject.model), torch.no_grad():
+        seen = [_network(subject, batch) for batch in islice(data, BATCHES)]
+        subject.spoils = any(spoilt for *_, spoilt in seen)
     if not seen:
         raise UseError("data gives no batch")
-    difference = max(found for found, _ in seen)
-    note = ". ".join(dict.fromkeys(text for text in (note, *(why for _, why in seen)) if text))
+    difference = max(found for found, *_ in seen)
+    note = ". ".join(dict.fromkeys(text for text in (note, *(why for _, why, _ in seen)) if text))
     if note and not anyway:
         raise UseError(f"{note}. {INSTEAD}")
     return Probe(batches, not note and difference == 0, difference, note, tuple(sorted(unused)))
 
 
-def _parameters(subject: Subject) -> frozenset[str]:
-    return frozenset(name for name, _, is_buffer in places(subject.model) if not is_buffer)
+def check_repeatable(data: Iterable[Any]) -> None:
+    """Refuse data that can be gone through only once."""
+    if isinstance(data, Iterator):
+        raise UseError(
+            "data can be gone through only once, but each variant needs it; pass a DataLoader or a list of batches"
+        )
+
+
+def check_calibration(subject: Subject, variants: Sequence[Variant], anyway: bool = False) -> None:
+    """Refuse data to recalibrate with that are not the same each time, where any of the Variants needs them."""
+    if subject.calibration is None or not subject.recalibrates(variants):
+        return
+    check_repeatable(subject.calibration)
+    with untouched(subject.model):
+        note, _ = _data(subject.calibration, lambda batch: batch)
+    if note and not anyway:
+        raise UseError(f"calibration {note}. {INSTEAD}")
+
+
+def _unused(subject: Subject, data: Iterable[Any]) -> frozenset[str]:
+    """The parameters that no operation of the forward is given on any data."""
+    found = reach(subject, islice(data, BATCHES))
+    subject.written |= found.written
+    unused = frozenset(name for name, _, is_buffer in places(subject.model) if not is_buffer) - found.used
+    if unused:
+        further = reach(subject, data)  # what the first batches do not use, others may
+        subject.written |= further.written
+        unused -= further.used
+    return unused
+
+
+def _check_forgets(subject: Subject, data: Iterable[Any]) -> None:
+    """Refuse a model that keeps what it computed from its parameters beyond a forward, outside of its own attributes, which
+    are put back: a variant would be evaluated with what was computed for another."""
+    used: list[frozenset[str]] = []
+    for _ in range(2):
+        with untouched(subject.model), torch.no_grad():
+            used.append(reach(subject, islice(data, 1)).used)
+    if kept := sorted(used[0] - used[1]):
+        raise UseError(
+            f"the model keeps what it computes from {', '.join(kept[:5])} from one forward to the next (a cache), so that other "
+            "values would not reach its outputs; turn the cache off"
+        )
 
 
 def _data(data: Iterable[Any], targets: Targets) -> tuple[str, int]:
@@ -93,23 +134,33 @@ def _begun(batches: Iterator[Any], targets: Targets) -> tuple[list[tuple[Any, An
     return [(mark(targets(batch)), mark(batch)) for batch in islice(batches, BATCHES)], batches
 
 
-def _network(subject: Subject, batch: Any, forward: Forward) -> tuple[float, str]:
-    """The largest difference of outputs between two evaluations of a batch, and why they differ."""
-    twice = lambda network: [forward(network, batch) for _ in range(2)]  # noqa: E731
-    first, second = subject.run(subject.unmodified(), twice)
+def _network(subject: Subject, batch: Any) -> tuple[float, str, bool]:
+    """The largest difference of outputs between two evaluations of a batch, why they differ, and whether the forward
+    writes to its inputs."""
+    mine = copied(batch)
+    before = mark(mine)
+    subject.spoils = False
+    subject.run(subject.unmodified(), lambda network: subject.outputs(network, mine))
+    spoilt, subject.spoils = mark(mine) != before, True
+    first, second = subject.run(
+        subject.unmodified(), lambda network: [subject.outputs(network, batch) for _ in range(2)]
+    )
     difference, size = _difference(first, second)
     if not difference:
-        return 0.0, ""
-    if culprit := _random(subject, batch, forward):
-        return (
-            difference,
-            f"the network draws random numbers in evaluation mode, and gives other outputs each time: {culprit}",
-        )
-    if changed := _changed(subject, batch, forward):
-        return difference, f"the network changes itself in evaluation mode, and then gives other outputs: {changed}"
+        return 0.0, "", spoilt
+    if culprit := _random(subject, batch):
+        what = "draws random numbers in evaluation mode, and gives other outputs each time"
+        return difference, f"the network {what}: {culprit}", spoilt
+    if changed := _changed(subject, batch):
+        what = "changes itself in evaluation mode, and then gives other outputs"
+        return difference, f"the network {what}: {changed}", spoilt
     if difference <= TOLERANCE * size:
-        return difference, ""
-    return difference, f"two evaluations of a batch differ by up to {difference:.3g} (largest output {size:.3g})"
+        return difference, "", spoilt
+    return (
+        difference,
+        f"two evaluations of a batch differ by up to {difference:.3g} (largest output {size:.3g})",
+        spoilt,
+    )
 
 
 def _difference(a: Any, b: Any) -> tuple[float, float]:
@@ -130,12 +181,12 @@ def _difference(a: Any, b: Any) -> tuple[float, float]:
     return largest, size
 
 
-def _random(subject: Subject, batch: Any, forward: Forward) -> str:
+def _random(subject: Subject, batch: Any) -> str:
     """The first module whose outputs depend on the state of PyTorch's random generator; nothing if none does."""
 
     def seen(seed: int) -> list[tuple[str, Any]]:
         torch.manual_seed(seed)
-        return _calls(subject, batch, forward)
+        return _calls(subject, batch)
 
     one, other = seen(1), seen(2)
     if one == seen(1) != other:
@@ -143,7 +194,7 @@ def _random(subject: Subject, batch: Any, forward: Forward) -> str:
     return ""
 
 
-def _calls(subject: Subject, batch: Any, forward: Forward) -> list[tuple[str, Any]]:
+def _calls(subject: Subject, batch: Any) -> list[tuple[str, Any]]:
     """The outputs of all module calls of one forward, in the order in which they end."""
     names = {id(module): name or "the model itself" for name, module in subject.model.named_modules()}
     calls: list[tuple[str, Any]] = []
@@ -153,7 +204,7 @@ def _calls(subject: Subject, batch: Any, forward: Forward) -> list[tuple[str, An
             calls.append((f"{names[id(module)]} ({type(module).__name__})", mark(outputs)))
 
     with _watching(note):
-        subject.run(subject.unmodified(), lambda network: forward(network, batch))
+        subject.run(subject.unmodified(), lambda network: subject.outputs(network, batch))
     return calls
 
 
@@ -167,13 +218,13 @@ def _watching(note: Callable[[nn.Module, Any, Any], None]) -> Iterator[None]:
         handle.remove()
 
 
-def _changed(subject: Subject, batch: Any, forward: Forward) -> str:
+def _changed(subject: Subject, batch: Any) -> str:
     """What is not the same after a forward: names of buffers and parameters, and of attributes of modules."""
 
     def work(network: nn.Module) -> list[str]:
         before = _values(network)
         attributes = _attributes(network)
-        forward(network, batch)
+        subject.outputs(network, batch)
         after = _values(network)
         names = [name for name in before if not torch.equal(before[name], after[name])]
         return names + [name for name, value in _attributes(network).items() if attributes.get(name) != value]

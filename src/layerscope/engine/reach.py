@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from layerscope.engine.batches import Forward, mark
+from layerscope.engine.batches import mark
 from layerscope.engine.subject import Subject
 from layerscope.errors import UseError
 from layerscope.perturb.swap import arranged, places, within
@@ -36,7 +36,7 @@ class Reach:
     written: frozenset[str]
 
 
-def reach(subject: Subject, batches: Iterable[Any], forward: Forward) -> Reach:
+def reach(subject: Subject, batches: Iterable[Any]) -> Reach:
     """What one pass over some batches uses of the values that are put into the model.
 
     They are copies where the trajectory is in memory: then they may be the model's own, or be spoiled. Raises `UseError` if
@@ -57,7 +57,7 @@ def reach(subject: Subject, batches: Iterable[Any], forward: Forward) -> Reach:
     def work(network: nn.Module) -> set[int]:
         with _Seen() as seen:
             for batch in batches:
-                forward(network, batch)
+                subject.outputs(network, batch)
         return seen.storages
 
     storages = within(subject.model, inside, work)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from layerscope.engine.batches import Forward, Targets, mark, moved, outputs_of, targets_of
+from layerscope.engine.batches import Targets, mark, moved, targets_of
 from layerscope.engine.probe import OTHER_BATCHES
 from layerscope.engine.subject import Subject
 from layerscope.engine.untouched import untouched
@@ -21,14 +21,13 @@ MARKED = 4096
 
 @dataclass(frozen=True)
 class Task:
-    """What variants are evaluated on: the data, how a batch becomes outputs and targets, and the metrics.
+    """What variants are evaluated on: the data, which of a batch are the targets, and the metrics.
 
     Data give batches any number of times.
     """
 
     data: Iterable[Any]
     metrics: Sequence[Metric[Any]]
-    forward: Forward = outputs_of
     targets: Targets = targets_of
 
 
@@ -48,7 +47,7 @@ def reference(subject: Subject, task: Task, batches: int | None = None) -> Refer
 
     def work(network: nn.Module) -> None:
         for batch in task.data:
-            outputs, targets = task.forward(network, batch), moved(task.targets(batch), subject.device)
+            outputs, targets = subject.outputs(network, batch), moved(task.targets(batch), subject.device)
             found.kept.append([metric.keep(targets, outputs) for metric in task.metrics])
             found.marks.append(_mark(batch, targets))
             if not found.chance:
@@ -84,7 +83,7 @@ def evaluate(
 def _rows(network: nn.Module, task: Task, known: Reference, subject: Subject) -> list[dict[str, Any]]:
     states = [metric.init() for metric in task.metrics]
     for batch, targets, kept in _paired(task, known, subject):
-        outputs = task.forward(network, batch)
+        outputs = subject.outputs(network, batch)
         for at, metric in enumerate(task.metrics):
             states[at] = metric.update(states[at], Observation(targets, outputs, kept[at]))
     return [row for metric, state in zip(task.metrics, states, strict=True) for row in metric.compute(state)]

@@ -1,14 +1,14 @@
 """The network that is evaluated: the user's code with other values."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from layerscope.engine.batches import Forward, device_of, mark
-from layerscope.errors import UseError
+from layerscope.engine.batches import Forward, copied, device_of, samples_in
+from layerscope.errors import UseError, unknown
 from layerscope.partition import first_names
 from layerscope.perturb import Patch, Variant, World
 from layerscope.perturb.patch import changed, take
@@ -27,9 +27,9 @@ NO_DATA = (
 class Subject:
     """A model with the values of its trajectory's last step, and what Variants make of them.
 
-    Holds one copy of the values (none, where the trajectory's last step is in memory). `forward` and `calibration` (batches
-    of training data) are needed only to recalibrate. `written` are parameters that a forward writes to: each run has copies
-    of its own of them.
+    Holds one copy of the values (none, where the trajectory's last step is in memory). `calibration` are batches of training
+    data, needed only to recalibrate. `written` are parameters that a forward writes to: each run has copies of its own of
+    them. `spoils` says that a forward may write to its inputs: it is given copies.
     """
 
     def __init__(
@@ -37,10 +37,11 @@ class Subject:
     ) -> None:
         self.model, self.world, self.device = model, world, device_of(model)
         check_code(model)
-        self.written: frozenset[str] = frozenset()
-        self._forward, self._calibration = forward, calibration
+        self.written = frozenset(_renormalised(model))
+        self.spoils = True
+        self._forward, self.calibration = forward, calibration
         self._firsts = first_names(model)
-        self._has_statistics = any(_has_statistics(module) for module in model.modules())
+        self._has_statistics = any(has_statistics(module) for module in model.modules())
         self.private = not world.trajectory.in_memory(FINAL)
         self.reload()
 
@@ -48,19 +49,39 @@ class Subject:
         """Take the values of the trajectory's last step: a `private` copy, unless the trajectory is in memory."""
         self._final = {name: tensor.to(self.device) for name, tensor in self.world.trajectory[FINAL].items()}
 
+    def outputs(self, network: nn.Module, batch: Any) -> Any:
+        """What the forward gives for a batch, which stays as it is."""
+        return self._forward(network, copied(batch) if self.spoils else batch)
+
     def values(self, variant: Variant) -> State:
         """All values of a Variant. Its rule for buffers is carried out here."""
         patch = variant.patch(self.world)
+        if not self.private:  # a forward may write to what it is given, which is the user's here
+            patch = Patch({where: values.clone() for where, values in patch.slices.items()})
         values = changed(self._final, patch, self._firsts)
         if variant.buffers == "recalibrate" and self._has_statistics and self._differs(patch):
             values |= self._recalibrated(values)
         return values
 
     def check(self, variants: Sequence[Variant]) -> None:
-        """Refuse, before anything runs, Variants that need data to recalibrate with, where there are none."""
-        recalibrated = any(variant.edits and variant.buffers == "recalibrate" for variant in variants)
-        if recalibrated and self._has_statistics and self._calibration is None:
+        """Refuse, before anything runs, Variants of tensors or steps that there are not, and those that need data to
+        recalibrate with, where there are none."""
+        known = {name: tensor.shape for name, tensor in self._final.items()}
+        for where in {where for variant in variants for edit in variant.edits for where in edit.part.slices}:
+            if where.tensor not in known:
+                raise unknown("tensor", where.tensor, known)
+            size = known[where.tensor][where.axis] if where.axis < len(known[where.tensor]) else 0
+            if where.ranges and where.ranges[-1][1] > size:
+                raise UseError(f"{where}: {where.tensor} has shape {list(known[where.tensor])}")
+        for variant in variants:
+            variant.row(self.world)  # its steps are there
+        if self.recalibrates(variants) and self.calibration is None:
             raise UseError(NO_DATA)
+
+    def recalibrates(self, variants: Sequence[Variant]) -> bool:
+        """Whether any of these Variants has statistics that are computed again."""
+        asked = any(variant.edits and variant.buffers == "recalibrate" for variant in variants)
+        return asked and self._has_statistics
 
     def _differs(self, patch: Patch) -> bool:
         """Whether a patch changes anything: put back to the last step, a network is the unmodified one, statistics too."""
@@ -82,29 +103,24 @@ class Subject:
         value = value.detach().clone() if name in self.written else value.detach()
         return value.requires_grad_(own.requires_grad)
 
-    def checksum(self) -> tuple[Any, ...]:
-        """What changes if somebody writes to the values of the unmodified network."""
-        return mark(self._final)
-
     def _recalibrated(self, values: State) -> dict[str, Tensor]:
         """The statistics of all batch norms for these values, over the calibration data: plain means over all batches."""
-        if self._calibration is None:
+        if self.calibration is None:
             raise UseError(NO_DATA)
 
         def work(network: nn.Module) -> dict[str, Tensor]:
-            norms = {path: module for path, module in network.named_modules() if _has_statistics(module)}
-            modes = {path: (norm.training, norm.momentum) for path, norm in norms.items()}
+            norms = {path: module for path, module in network.named_modules() if has_statistics(module)}
+            before = {path: _Statistics(norm) for path, norm in norms.items()}
             for norm in norms.values():
                 norm.reset_running_stats()  # type: ignore[operator]
-                norm.training, norm.momentum = True, None  # type: ignore[assignment]  # momentum None: a plain mean
-            given = False
-            for batch in self._calibration or ():
-                self._forward(network, batch)
-                given = True
-            if not given:
-                raise UseError(f"{NO_DATA}; what was given has no batch")
+                norm.training = True
+            for number, batch in enumerate(_of_several(self.calibration), start=1):
+                for norm in norms.values():
+                    # A plain mean over batches. PyTorch counts for itself where momentum is None, but not in instance norm.
+                    norm.momentum = None if isinstance(norm, nn.modules.batchnorm._BatchNorm) else 1 / number  # type: ignore[assignment]
+                self.outputs(network, batch)
             for path, norm in norms.items():
-                norm.training, norm.momentum = modes[path]  # type: ignore[assignment]
+                before[path].end(norm)
             return {
                 f"{path}.{name}" if path else name: buffer.clone()
                 for path, norm in norms.items()
@@ -113,6 +129,40 @@ class Subject:
 
         found = self.run(values, work)
         return {name: found[first] for name, first in self._firsts.items() if first in found}
+
+
+class _Statistics:
+    """Mode and statistics of a norm layer before it is recalibrated."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        self._mode = norm.training, norm.momentum
+        self._values = {name: buffer.clone() for name, buffer in norm.named_buffers(recurse=False)}
+
+    def end(self, norm: nn.Module) -> None:
+        """Gives back the mode; and the statistics, if the data never came through this layer."""
+        norm.training, norm.momentum = self._mode  # type: ignore[assignment]
+        if not norm.running_mean.any() and bool((norm.running_var == 1).all()):  # type: ignore[union-attr]
+            for name, buffer in norm.named_buffers(recurse=False):
+                buffer.copy_(self._values[name])
+
+
+def _of_several(calibration: Iterable[Any] | None) -> Iterator[Any]:
+    """The batches without those of one sample, from which no batch norm can tell a variance."""
+    given, several = False, False
+    for batch in calibration or ():
+        given = True
+        if samples_in(batch) > 1:
+            several = True
+            yield batch
+    if not several:
+        raise UseError(f"{NO_DATA}; what was given has {'batches of one sample only' if given else 'no batch'}")
+
+
+def _renormalised(model: nn.Module) -> Iterator[str]:
+    """The weights that a forward writes to when a row is too long, which may be in any batch."""
+    for path, module in model.named_modules():
+        if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.max_norm is not None:
+            yield f"{path}.weight" if path else "weight"
 
 
 def check_code(model: nn.Module) -> None:
@@ -137,5 +187,6 @@ def check_code(model: nn.Module) -> None:
             )
 
 
-def _has_statistics(module: nn.Module) -> bool:
+def has_statistics(module: nn.Module) -> bool:
+    """Whether a module is a norm layer with running statistics."""
     return isinstance(module, nn.modules.batchnorm._NormBase) and isinstance(module.running_mean, Tensor)

@@ -1,6 +1,7 @@
 """The promise that the user's model is never changed."""
 
 import random
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -8,8 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-
-_REGISTRIES = ("_parameters", "_buffers", "_modules")
 
 
 @contextmanager
@@ -31,35 +30,41 @@ def untouched(model: nn.Module) -> Iterator[None]:
 
 
 class _Kept:
-    """What a module's forward may write to beside its values: its mode, what is registered with it, its attributes, and
-    the content of those that are tensors, lists, dictionaries or sets."""
+    """What a module's forward may write to beside its values: its attributes (mode and hooks are among them), the content
+    of those that are tensors, and of all collections in them."""
 
     def __init__(self, module: nn.Module) -> None:
         inside = vars(module)
         self._attributes = dict(inside)
-        self._registered = {name: dict(inside[name]) for name in _REGISTRIES}
-        own = {name: value for name, value in inside.items() if not name.startswith("_")}
-        self._tensors = {name: value.detach().clone() for name, value in own.items() if isinstance(value, Tensor)}
-        self._collections = {name: value.copy() for name, value in own.items() if type(value) in (list, dict, set)}
+        self._tensors = [(value, value.detach().clone()) for value in inside.values() if isinstance(value, Tensor)]
+        self._collections = [(found, found.copy()) for value in inside.values() for found in _collections(value)]
 
     def restore(self, module: nn.Module) -> None:
         inside = vars(module)
-        inside.clear()
-        inside.update(self._attributes)
-        for name, registered in self._registered.items():
-            _refill(inside[name], registered)
-        for name, content in self._collections.items():
-            _refill(inside[name], content)
+        if not _identical(inside, self._attributes):
+            inside.clear()
+            inside.update(self._attributes)
+        for collection, content in self._collections:
+            _refill(collection, content)
         with torch.no_grad():
-            for name, content in self._tensors.items():
-                if not _same(inside[name], content):
-                    inside[name].copy_(content)
+            for tensor, content in self._tensors:
+                if not _same(tensor, content):
+                    tensor.copy_(content)
+
+
+def _collections(value: Any, depth: int = 4) -> Iterator[Any]:
+    """A collection and those in it that may be refilled; modules and tensors are not looked into."""
+    if isinstance(value, list | dict | set | deque):
+        yield value
+        if depth:
+            for inner in list(value.values() if isinstance(value, dict) else value):
+                yield from _collections(inner, depth - 1)
 
 
 def _refill(collection: Any, content: Any) -> None:
     if not _identical(collection, content):
         collection.clear()
-        collection.extend(content) if isinstance(collection, list) else collection.update(content)
+        collection.extend(content) if isinstance(collection, list | deque) else collection.update(content)
 
 
 def _identical(a: Any, b: Any) -> bool:

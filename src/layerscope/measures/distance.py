@@ -25,7 +25,7 @@ def distances(a: Mapping[K, Tensor], b: Mapping[K, Tensor]) -> list[dict[str, An
         one, other = (torch.view_as_real(s[key]) if s[key].is_complex() else s[key] for s in (a, b))
         if one.is_floating_point():
             for x, y in zip(one.reshape(-1).split(AT_ONCE), other.reshape(-1).split(AT_ONCE), strict=True):
-                difference = x.double() - y.double()
+                difference = x.double().cpu() - y.double().cpu()
                 squares += float(difference.square().sum())
                 largest = max(largest, float(difference.abs().max())) if difference.numel() else largest
                 count += difference.numel()

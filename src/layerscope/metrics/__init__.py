@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from layerscope.errors import UseError, unknown
 from layerscope.imported import imported, is_path
-from layerscope.metrics.base import Function, Metric, Observation, SampleMean, as_metric
+from layerscope.metrics.base import Function, Metric, Observation, SampleMean, as_metric, as_metrics
 from layerscope.metrics.cross_entropy import CrossEntropy
 from layerscope.metrics.disagreement import Disagreement
 from layerscope.metrics.error import ErrorRate, TopKError
@@ -40,7 +40,7 @@ def named(name: str, level: float = 0.95) -> Metric:
     if option:
         if option != "same_place" or not isinstance(metric, TokenMean):
             raise UseError(f"{name!r}: only metrics of tokens have an option, same_place")
-        metric.next_token = False
+        return type(metric)(next_token=False, level=level)
     return metric
 
 
@@ -61,5 +61,6 @@ __all__ = [
     "TokenMean",
     "TopKError",
     "as_metric",
+    "as_metrics",
     "named",
 ]

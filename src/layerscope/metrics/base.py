@@ -1,6 +1,6 @@
 """What is measured in one pass over the data."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
@@ -105,11 +105,13 @@ class SampleMean(Base):
 
     def _values(self, outputs: Any, targets: Any) -> Tensor:
         values = self.per_sample(outputs, targets)
-        n = len(outputs)
-        if not isinstance(values, Tensor) or values.shape != (n,) or values.is_complex():
+        sizes = [value.shape[0] for value in (targets, outputs) if isinstance(value, Tensor) and value.ndim]
+        right = isinstance(values, Tensor) and values.ndim == 1 and len(values) in (sizes or [len(values)])
+        if not right or values.is_complex():
             got = f"shape {list(values.shape)}" if isinstance(values, Tensor) else f"a {type(values).__name__}"
+            shape = f"[{sizes[0]}]" if sizes else "[n]"
             raise UseError(
-                f"metric {self.name!r} must give one number a sample, a tensor of shape [{n}], but gave {got}"
+                f"metric {self.name!r} must give one number a sample, a tensor of shape {shape}, but gave {got}"
             )
         return values.detach().cpu() if values.dtype == torch.bool else values.detach().double().cpu()
 
@@ -144,3 +146,14 @@ def as_metric(given: Any) -> Metric[Any]:
     if callable(given):
         return Function(getattr(given, "__name__", type(given).__name__), given)  # type: ignore[arg-type]
     raise UseError(f"{given!r} is neither a metric nor a function of (outputs, targets)")
+
+
+def as_metrics(given: Sequence[Any]) -> list[Metric[Any]]:
+    """Metrics of different names; at least one."""
+    metrics = [as_metric(metric) for metric in given]
+    if not metrics:
+        raise UseError("metrics must be at least one")
+    names = [metric.name for metric in metrics]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise UseError(f"two metrics are called {twice[0]!r}; give one another name: ls.Function(name, function)")
+    return metrics

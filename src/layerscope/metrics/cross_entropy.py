@@ -27,4 +27,4 @@ class CrossEntropy(SampleMean):
         return super().keep(targets, outputs)
 
     def per_sample(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return a_sample(functional.cross_entropy(wide(outputs), targets, reduction="none"))
+        return a_sample(functional.cross_entropy(wide(outputs), targets.long(), reduction="none"))

@@ -14,8 +14,9 @@ from layerscope.stats import mean, proportion
 class Disagreement(Base):
     """The share of samples whose largest output is of another class than the unmodified network's; agreement is 1 minus it.
 
-    Needs no targets. Outputs `[n, classes]`, or with more axes, of which `axis` has the classes: then a sample's share of
-    places. A NaN disagrees with everything. Intervals: Wilson's, of kind population.
+    Needs no targets. Its change (`disagreement_delta`) is itself: the unmodified network never disagrees. Outputs
+    `[n, classes]`, or with more axes, of which `axis` has the classes: then a sample's share of places. A NaN disagrees with
+    everything. Intervals: Wilson's, of kind population.
     """
 
     name = "disagreement"
@@ -44,7 +45,8 @@ class Disagreement(Base):
         n, value = len(values), float(values.mean())
         share = values.dtype == bool
         interval = proportion(int(values.sum()), n, self.level) if share else mean(values, self.level)
-        return [self._row(self.name, value, n, interval)]
+        row = self._row(self.name, value, n, interval)
+        return [row, {**row, "metric": f"{self.name}_delta"}]
 
     def _axis(self, outputs: Any) -> int:
         if not isinstance(outputs, Tensor) or outputs.ndim < 2 or (outputs.ndim > 2 and self.axis is None):

@@ -37,7 +37,7 @@ class ErrorRate(SampleMean):
         return super().keep(targets, outputs)
 
     def per_sample(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return a_sample(is_error(outputs, targets))
+        return a_sample(is_error(outputs, targets.long()))
 
 
 class TopKError(SampleMean):
@@ -64,6 +64,6 @@ class TopKError(SampleMean):
         return super().keep(targets, outputs)
 
     def per_sample(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        own = outputs.gather(1, targets[:, None])
+        own = outputs.gather(1, targets.long()[:, None])
         smaller = (outputs < own).sum(1)  # counted so that a NaN is larger than everything
         return a_sample(smaller < outputs.shape[1] - self.k)

@@ -36,6 +36,8 @@ class TokenMean(Base):
     def __init__(self, next_token: bool = True, ignore: int = IGNORE, level: float = 0.95) -> None:
         super().__init__(level)
         self.next_token, self.ignore = next_token, ignore
+        if not next_token:
+            self.name = f"{self.name}_same_place"
 
     def per_token(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """One number (or truth value) a token: outputs `[tokens, vocabulary]`, targets `[tokens]`, none to be ignored."""
@@ -91,7 +93,7 @@ class TokenMean(Base):
             outputs, targets = outputs[:, :-1], targets[:, 1:]
         counts = targets != self.ignore
         values = torch.zeros(targets.shape, dtype=torch.float64, device=outputs.device)
-        values[counts] = self.per_token(outputs[counts], targets[counts]).double()
+        values[counts] = self.per_token(outputs[counts], targets[counts].long()).double()
         return values.sum(1).cpu(), counts.sum(1).double().cpu()
 
 

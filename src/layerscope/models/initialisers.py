@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -51,12 +52,13 @@ def laws_of(model: nn.Module, initialiser: str = "pytorch") -> dict[str, AnyLaw]
     """
     if initialiser not in INITIALISERS:
         raise unknown("initialiser", initialiser, INITIALISERS)
-    state = model.state_dict(keep_vars=True)
     laws: dict[str, AnyLaw] = {}
     for path, module in model.named_modules(remove_duplicate=False):
         prefix = f"{path}." if path else ""
-        for name, law in _laws_of_module(module, initialiser).items():
-            laws |= _stored(module, prefix, name, law)
+        stored = {name: stored for stored, name in _normed(module)}
+        laws |= {f"{prefix}{stored.get(n, n)}": law for n, law in _laws_of_module(module, initialiser).items()}
+    laws |= following(model, laws)
+    state = model.state_dict(keep_vars=True)
     return {name: law for name, law in laws.items() if name in state}
 
 
@@ -67,34 +69,36 @@ def settled(
 
     Where the values at the start are known, `start(names)` gives them; a law of `laws_of` that could not have given them
     is not used, and it and those that nobody knows are fitted to them (see `Law.fitted`). So a model that was initialised
-    by its own code is not drawn from a law it never had. Laws that were given are taken as they are.
+    by its own code is not drawn from a law it never had. Laws that were given are taken as they are; what is computed from
+    a tensor (weight norm's magnitudes, spectral norm's vectors) follows the law that it has in the end.
     """
-    found = laws_of(model)
-    state = model.state_dict()
-    parameters = [name for name, _ in model.named_parameters(remove_duplicate=False) if name in state]
-    doubtful: set[str] = set()
-    if start is not None:
-        for name in parameters:
-            law = found.get(name)
-            if law is not None and law.computed:
-                continue
-            (values,) = start([name]).values()
-            if not values.is_floating_point():
-                continue
-            if law is None or not (isinstance(law, Law) and law.could_give(values)):
-                found[name] = fitted(values, getattr(law, "zero", None))
-                doubtful.add(name)
-        for name, law in found.items():  # what follows from a tensor follows from the law that it has now
-            if isinstance(law, Magnitude) and law.direction in doubtful:
-                found[name] = Magnitude(law.direction, _law(found[law.direction]), law.shape, law.dim)
-            elif isinstance(law, Singular) and law.weight in doubtful:
-                found[name] = Singular(law.weight, _law(found[law.weight]), law.shape, law.dim, law.left)
-    return found | dict(laws or {})
+    state, given = model.state_dict(), dict(laws or {})
+    for name in given:
+        if name not in state:
+            raise unknown("tensor in laws=", name, state)
+    found = laws_of(model) | given
+    for name in (name for name, _ in model.named_parameters(remove_duplicate=False) if name in state):
+        law = found.get(name)
+        if start is None or name in given or (law is not None and law.computed):
+            continue
+        (values,) = start([name]).values()
+        if values.is_floating_point() and not (isinstance(law, Law) and law.could_give(values)):
+            found[name] = fitted(values, getattr(law, "zero", None))
+    return found | _fitting(following(model, found), start) | given
 
 
-def _law(law: AnyLaw) -> Law:
-    assert isinstance(law, Law)
-    return law
+def _fitting(
+    laws: Mapping[str, AnyLaw], start: Callable[[Iterable[str]], Mapping[str, Tensor]] | None
+) -> dict[str, AnyLaw]:
+    """Laws of magnitudes that did not start as the norms of their directions are fitted to what they started as."""
+    found = dict(laws)
+    for name, law in laws.items():
+        if start is not None and isinstance(law, Magnitude):
+            values = start([name, law.direction])
+            norms = torch.norm_except_dim(values[law.direction].float(), 2, law.dim)
+            if not torch.allclose(values[name].float().flatten(), norms.flatten(), rtol=1e-2):
+                found[name] = fitted(values[name])
+    return found
 
 
 def _laws_of_module(module: nn.Module, initialiser: str) -> dict[str, Law]:
@@ -117,7 +121,8 @@ def _laws_of_module(module: nn.Module, initialiser: str) -> dict[str, Law]:
         return {"weight": Law("normal", 1.0, zero=padding)}
     if kind in _RECURRENT:
         bound = 1 / math.sqrt(int(module.hidden_size))  # type: ignore[arg-type]
-        return {name: Law("uniform", bound) for name, _ in module.named_parameters(recurse=False)}
+        cell = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        return {name: Law("uniform", bound) for name in getattr(module, "_flat_weights_names", cell)}
     if kind is nn.MultiheadAttention:
         return _attention(module)
     if kind is nn.PReLU:
@@ -151,38 +156,46 @@ def _fans(shape: torch.Size) -> tuple[int, int]:
     return shape[1] * receptive, shape[0] * receptive
 
 
-def _stored(module: nn.Module, prefix: str, name: str, law: Law) -> Iterator[tuple[str, AnyLaw]]:
-    """A law by the names under which a module stores the tensor: other ones under weight norm and spectral norm."""
-    shape = tuple(_weight(module).shape) if name == "weight" and not isinstance(module, _NORM) else ()
-    yield f"{prefix}{name}", law
-    if name != "weight" or not shape:
-        return
-    if parametrize.is_parametrized(module, "weight"):
-        yield from _parametrised(module, f"{prefix}parametrizations.weight.", law, shape)
+def _normed(module: nn.Module) -> Iterator[tuple[str, str]]:
+    """(stored name, name) of a module's tensors under weight norm or spectral norm: what is stored has the tensor's law."""
+    for name, maps in getattr(module, "parametrizations", {}).items() if parametrize.is_parametrized(module) else ():
+        if len(maps) == 1 and (kind := type(maps[0]).__name__) in ("_WeightNorm", "_SpectralNorm"):
+            yield f"parametrizations.{name}.original{'1' if kind == '_WeightNorm' else ''}", name
     for hook in module._forward_pre_hooks.values():  # the older functions, which work by hooks
-        dim = getattr(hook, "dim", None)
-        if type(hook).__name__ == "WeightNorm" and dim is not None:
-            yield f"{prefix}weight_v", law
-            yield f"{prefix}weight_g", Magnitude(f"{prefix}weight_v", law, shape, dim)
-        elif type(hook).__name__ == "SpectralNorm" and dim is not None:
-            yield f"{prefix}weight_orig", law
-            for vector, left in (("weight_u", True), ("weight_v", False)):
-                yield f"{prefix}{vector}", Singular(f"{prefix}weight_orig", law, shape, dim, left)
+        if type(hook).__name__ == "WeightNorm":
+            yield f"{hook.name}_v", hook.name  # type: ignore[attr-defined]
+        elif type(hook).__name__ == "SpectralNorm":
+            yield f"{hook.name}_orig", hook.name  # type: ignore[attr-defined]
 
 
-def _parametrised(module: nn.Module, prefix: str, law: Law, shape: tuple[int, ...]) -> Iterator[tuple[str, AnyLaw]]:
-    maps = list(module.parametrizations["weight"])  # type: ignore[index]
-    if len(maps) != 1:
-        return
-    (map_,) = maps
-    dim = getattr(map_, "dim", None)
-    if type(map_).__name__ == "_WeightNorm" and dim is not None:
-        yield f"{prefix}original1", law
-        yield f"{prefix}original0", Magnitude(f"{prefix}original1", law, shape, dim)
-    elif type(map_).__name__ == "_SpectralNorm":
-        yield f"{prefix}original", law
-        for vector, left in (("0._u", True), ("0._v", False)):
-            yield f"{prefix}{vector}", Singular(f"{prefix}original", law, shape, dim or 0, left)
+def following(model: nn.Module, laws: Laws | None = None) -> dict[str, AnyLaw]:
+    """The tensors that are computed from another one: magnitudes of weight norm, vectors of spectral norm. With `laws`, only
+    of those whose law is known."""
+    found: dict[str, AnyLaw] = {}
+    for path, module in model.named_modules(remove_duplicate=False):
+        prefix = f"{path}." if path else ""
+        tensors = dict(module.named_parameters()) | dict(module.named_buffers())
+        for stored, name in _normed(module):
+            law = Law("constant", 0.0) if laws is None else laws.get(f"{prefix}{stored}")
+            if isinstance(law, Law) and stored in tensors:
+                shape, source = tuple(tensors[stored].shape), f"{prefix}{stored}"
+                norm = _norm(module, stored, name)
+                if stored.endswith(("original1", "_v")):
+                    follower = stored[:-1] + "0" if stored.endswith("1") else f"{name}_g"
+                    found[f"{prefix}{follower}"] = Magnitude(source, law, shape, norm.dim)
+                else:
+                    before = f"parametrizations.{name}.0._" if stored.startswith("parametrizations") else f"{name}_"
+                    for vector in "uv":
+                        left = vector == "u"
+                        found[f"{prefix}{before}{vector}"] = Singular(source, law, shape, norm.dim, left)
+    return found
+
+
+def _norm(module: nn.Module, stored: str, name: str) -> Any:
+    """What norms a tensor of a module; its `dim` is the axis that is kept."""
+    if stored.startswith("parametrizations"):
+        return module.parametrizations[name][0]  # type: ignore[index]
+    return next(hook for hook in module._forward_pre_hooks.values() if getattr(hook, "name", None) == name)
 
 
 def initialise(model: nn.Module, laws: Laws, seed: int) -> None:

@@ -36,7 +36,12 @@ def _hf(path: str, pretrained: bool) -> nn.Module:
     if len(kinds) != 1 or not hasattr(transformers, kinds[0]):
         raise UseError(f"the config of hf:{path} names no one class of transformers (architectures: {kinds})")
     kind = getattr(transformers, kinds[0])
-    return kind.from_pretrained(path) if pretrained else kind(config)
+    if not pretrained:
+        return kind(config)
+    try:
+        return kind.from_pretrained(path)
+    except (OSError, ValueError) as problem:
+        raise UseError(f"hf:{path} has no weights that can be loaded: {problem}") from None
 
 
 FORMS: dict[str, Callable[[str, bool], nn.Module]] = {"torchvision": _torchvision, "timm": _timm, "hf": _hf}

@@ -102,8 +102,16 @@ def _torch(module: "nn.Module", shapes: Shapes) -> Attention | None:
 
 
 def _packed(module: "nn.Module", shapes: Shapes) -> Attention | None:
-    """Outputs [q|k|v] of one linear map: timm and torchvision (`qkv`), GPT-2 (`c_attn`)."""
-    if "Attention" not in kind(module).__name__:
+    """Outputs [q|k|v] of one linear map: timm and torchvision (`qkv`), GPT-2 and nanoGPT (`c_attn`).
+
+    Others pack a head's q, k and v side by side under the same names and shapes: they say so (`head_first`), or their class
+    is not one of those known for `c_attn`. They stay whole: a wrong label is worse than none.
+    """
+    name = kind(module).__name__
+    interleaved = getattr(module, "head_first", False) or (
+        hasattr(module, "c_attn") and name not in ("GPT2Attention", "CausalSelfAttention")
+    )
+    if "Attention" not in name or interleaved:
         return None
     for outputs, inputs in _maps(module, shapes, PACKED):
         size = inputs.size

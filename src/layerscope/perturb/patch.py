@@ -1,7 +1,7 @@
 """What a Variant becomes: replaced values, and the callable that uses them."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Any
 
@@ -44,11 +44,13 @@ class Patch:
         return cls({where: take(tensors[where.tensor], where) for where in part.slices if where.tensor in tensors})
 
     @classmethod
-    def merge(cls, patches: Iterable["Patch"]) -> "Patch":
-        """All of them at once; two that replace the same values are an error."""
-        patches = list(patches)
+    def merge(cls, patches: Iterable["Patch"], firsts: Mapping[str, str] | None = None) -> "Patch":
+        """All of them at once; two that replace the same values are an error, also under two names of a tied tensor (`firsts`
+        are the model's `first_names`)."""
+        patches, names = list(patches), firsts or {}
+        same = lambda where: replace(where, tensor=names.get(where.tensor, where.tensor))  # noqa: E731
         for one, other in combinations(patches, 2):
-            if both := sorted({a.tensor for a in one.slices for b in other.slices if overlap(a, b)}):
+            if both := sorted({a.tensor for a in one.slices for b in other.slices if overlap(same(a), same(b))}):
                 raise UseError(f"two edits of one variant change the same tensor: {', '.join(both)}")
         return cls({where: values for patch in patches for where, values in patch.slices.items()})
 

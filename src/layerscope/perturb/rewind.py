@@ -24,4 +24,5 @@ class Rewind:
         return Patch.of(part, world.trajectory.tensors(self.to, part.tensors))
 
     def coordinates(self, world: World, draw: int) -> dict[str, int]:
-        return {"step": world.trajectory.resolve(self.to).epoch}
+        step = world.trajectory.resolve(self.to)
+        return {"step": step.epoch} | ({"iteration": step.iteration} if step.iteration else {})

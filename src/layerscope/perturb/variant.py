@@ -10,8 +10,8 @@ from torch import nn
 
 from layerscope import spec
 from layerscope.errors import UseError, unknown
-from layerscope.models.initialisers import Law, Laws
-from layerscope.partition import Part, Slice
+from layerscope.models.initialisers import Law, Laws, following
+from layerscope.partition import Part, Slice, first_names
 from layerscope.perturb.patch import Patch
 from layerscope.state import State, dense, tensors_of
 from layerscope.step import Step
@@ -25,20 +25,23 @@ again from training data, and other buffers keep their values (see docs/decision
 
 @dataclass(frozen=True)
 class World:
-    """What perturbations may draw on: the network's history, the laws of its start, the seed of the study, which tensors
-    are buffers, and of each tensor one `like` it (shape and dtype, without values)."""
+    """What perturbations may draw on: the network's history, the laws of its start, the seed of the study; which tensors
+    are buffers, which of them are computed from weights (`computed`); of each tensor one `like` it (shape and dtype, without
+    values), and the first of its names (`firsts`)."""
 
     trajectory: Trajectory
     laws: Laws
     seed: int = 0
     buffers: frozenset[str] = frozenset()
+    computed: frozenset[str] = frozenset()
     like: State = field(default_factory=dict)
+    firsts: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, model: nn.Module, trajectory: Trajectory, laws: Laws, seed: int = 0) -> "World":
         buffers = frozenset(name for name, _ in model.named_buffers(remove_duplicate=False))
         like = {name: torch.empty_like(dense(tensor), device="meta") for name, tensor in tensors_of(model).items()}
-        return cls(trajectory, laws, seed, buffers, like)
+        return cls(trajectory, laws, seed, buffers, frozenset(following(model)), like, first_names(model))
 
     def lawless(self, part: Part) -> list[str]:
         """The parameters of a Part that cannot be re-randomised, because nobody has said from which law."""
@@ -137,10 +140,9 @@ class Variant:
     def patch(self, world: World) -> Patch:
         """The replaced values; Edits that touch the same values are an error. Unless buffers are rewound, they are left
         out, but for those that are computed from the weights: they belong to them."""
-        patch = Patch.merge(edit.perturbation.patch(edit.part, world, self.draw) for edit in self.edits)
-        if self.buffers == "rewind":
-            return patch
-        return patch.without(name for name in world.buffers if not _computed(world.laws.get(name)))
+        patches = [edit.perturbation.patch(edit.part, world, self.draw) for edit in self.edits]
+        patch = Patch.merge(patches, world.firsts)
+        return patch if self.buffers == "rewind" else patch.without(world.buffers - world.computed)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values that describe the Variant whole."""
@@ -169,10 +171,6 @@ class Variant:
         for edit in self.edits:
             row |= edit.perturbation.coordinates(world, self.draw)
         return row
-
-
-def _computed(law: object) -> bool:
-    return getattr(law, "computed", False)
 
 
 def _fields(perturbation: Perturbation) -> dict[str, Any]:
