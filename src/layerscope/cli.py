@@ -4,7 +4,7 @@ once, in `entry.COMMANDS`."""
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -12,6 +12,7 @@ from layerscope import __version__
 from layerscope.analyses.spec import ModelSpec, RobustnessSpec
 from layerscope.entry import COMMANDS, QUESTION
 from layerscope.errors import UseError
+from layerscope.spec import BuffersRule
 from layerscope.training.spec import TrainSpec
 
 if TYPE_CHECKING:
@@ -42,7 +43,6 @@ TRAIN, ROBUSTNESS, NO_MODEL = TrainSpec(), RobustnessSpec(), ModelSpec()
 """What is done where nothing else is asked; the demo too."""
 
 
-BuffersRule = Literal["rewind", "keep", "recalibrate"]
 Json = Annotated[bool, Parameter(help="Print the result as JSON on stdout, for machines.", negative=())]
 DryRun = Annotated[bool, Parameter(help="Only say what it would take: time, memory, forwards.", negative=())]
 FailIf = Annotated[

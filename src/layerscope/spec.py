@@ -4,9 +4,14 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 from layerscope.errors import UseError, unknown
+
+BuffersRule = Literal["rewind", "keep", "recalibrate"]
+"""What happens to the buffers (such as batch norm's running statistics) of a changed network. `rewind`: those of the changed
+Part are changed with it. `keep`: all keep their trained values. `recalibrate`: the statistics of all batch norms are computed
+again from training data, and other buffers keep their values (see docs/decisions/0007-buffers.md)."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,10 +1,10 @@
 """What an analysis is asked, without torch."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from layerscope.errors import UseError
-from layerscope.spec import Spec
+from layerscope.spec import BuffersRule, Spec
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class RobustnessSpec(Spec):
     """Instead: groups of tensors, each NAME=PATTERN with * and ?, several patterns separated by |."""
     join: tuple[str, ...] = ()
     """Parts to change together as one, each NAME=PART|PART|..., patterns allowed."""
-    buffers: Literal["rewind", "keep", "recalibrate"] = "recalibrate"
+    buffers: BuffersRule = "recalibrate"
     """Running statistics, where there is batch norm: computed again from training data for each changed network, kept as
     they are, or put back with their layer."""
     calibrate: int = 5000

@@ -3,10 +3,9 @@
 from layerscope.perturb.patch import Patch, bind
 from layerscope.perturb.rerandomize import Rerandomize
 from layerscope.perturb.rewind import Rewind
-from layerscope.perturb.variant import BuffersRule, Edit, Perturbation, Variant, World, perturbation
+from layerscope.perturb.variant import Edit, Perturbation, Variant, World, perturbation
 
 __all__ = [
-    "BuffersRule",
     "Edit",
     "Patch",
     "Perturbation",

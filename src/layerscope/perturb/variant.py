@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol, TypeVar, get_args, get_type_hints, runtime_checkable
+from typing import Any, ClassVar, Protocol, TypeVar, get_args, get_type_hints, runtime_checkable
 
 import torch
 from torch import nn
@@ -13,14 +13,10 @@ from layerscope.errors import UseError, unknown
 from layerscope.models.initialisers import Law, Laws, following
 from layerscope.partition import Part, Slice, first_names
 from layerscope.perturb.patch import Patch
+from layerscope.spec import BuffersRule
 from layerscope.state import State, dense, tensors_of
 from layerscope.step import Step
 from layerscope.trajectory import Trajectory
-
-BuffersRule = Literal["rewind", "keep", "recalibrate"]
-"""What happens to the buffers (such as batch norm's running statistics) of a changed network. `rewind`: those of the changed
-Part are changed with it. `keep`: all keep their trained values. `recalibrate`: the statistics of all batch norms are computed
-again from training data, and other buffers keep their values (see docs/decisions/0007-buffers.md)."""
 
 
 @dataclass(frozen=True)
