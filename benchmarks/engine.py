@@ -1,4 +1,4 @@
-"""The reference engine against a hand-written loop of the same forwards."""
+"""The reference engine against a hand-written loop of the same forwards; ours has the probe and its passes in it."""
 
 import copy
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from benchmarks.data import mnist_or_like
 from benchmarks.frame import Result, ratio
 from layerscope.models import build
 
-GOAL = 1.03
+GOAL, REPEATS = 1.03, 7
 
 Count = Callable[[Tensor, Tensor], list[Tensor]]
 
@@ -37,8 +37,8 @@ def run() -> list[Result]:
     data, name = mnist_or_like()
     few = [(x, y) for x, y in data.test.batches()][:4]
     cases = (
-        ("fcn-3x256", build("fcn-3x256", data.input_shape, data.classes), list(data.test.batches()), 5),
-        ("small conv net", conv(), few, 2),
+        ("fcn-3x256", build("fcn-3x256", data.input_shape, data.classes), list(data.test.batches()), 10),
+        ("small conv net", conv(), few, 3),
     )
     metrics: tuple[tuple[str, Count, Callable[[], list[object]]], ...] = (
         ("error", errors, lambda: [ls.ErrorRate()]),
@@ -55,7 +55,8 @@ def row(what: str, model: nn.Module, batches: list, times: int, count: Count, me
     final = {k: 1.1 * v if v.is_floating_point() else v for k, v in ls.state_of(model).items()}
     trajectory = ls.Trajectory.of(initial=ls.state_of(model), final=final)
     parts = [part for part in ls.Partition.by_layer(model) if "weight" in part.tensors[0]]
-    variants = [ls.Variant.of(part, ls.Rewind()) for part in parts] * times
+    variants = [ls.Variant.of(part, ls.Rewind(), buffers="keep") for part in parts] * times
+    own = {name for name, _ in model.named_parameters()}
 
     def by_hand() -> None:
         """The unmodified network once, then each layer in turn: swap, keep what each sample gives, swap back."""
@@ -64,7 +65,7 @@ def row(what: str, model: nn.Module, batches: list, times: int, count: Count, me
             network.load_state_dict(trajectory[ls.FINAL])
             places = dict(network.state_dict())
             for variant in (None, *variants):
-                tensors = variant.edits[0].part.tensors if variant else ()
+                tensors = [name for name in variant.edits[0].part.tensors if name in own] if variant else []
                 for tensor in tensors:
                     places[tensor].copy_(trajectory[ls.INIT][tensor])
                 seen = [count(network(x), y) for x, y in batches]
@@ -73,12 +74,12 @@ def row(what: str, model: nn.Module, batches: list, times: int, count: Count, me
                 for tensor in tensors:
                     places[tensor].copy_(trajectory[ls.FINAL][tensor])
 
-    a, b, quotient = ratio(lambda: ls.evaluate(model, trajectory, variants, batches, metrics), by_hand, repeats=11)
+    a, b, quotient = ratio(lambda: ls.evaluate(model, trajectory, variants, batches, metrics), by_hand, repeats=REPEATS)
     return Result(
         f"reference engine: {what}, {sum(len(y) for _, y in batches):,} samples ({data})",
         f"{a:.2f} s for {len(variants)} variants, ratio {quotient:.3f}",
         f"hand-written loop of the same forwards {b:.2f} s",
         f"<= {GOAL}x",
         quotient <= GOAL,
-        11,
+        REPEATS,
     )
