@@ -302,3 +302,20 @@ def test_one_failed_draw_leaves_no_mean_of_any_metric():
     rows = table.where(part="first", perturbation="rerandomize")
     assert {"ok", "failed"} <= set(rows.loc[rows["draw"].notna(), "status"])
     assert set(rows.loc[rows["draw"].isna() & rows["metric"].str.startswith("error"), "status"]) == {"failed"}
+
+
+def test_data_that_shuffle_can_be_gone_on_with_and_are_then_the_same_for_all():
+    model = net()
+    x, y = (torch.cat(column) for column in zip(*data(), strict=True))
+    shuffled = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), batch_size=16, shuffle=True)
+    trajectory = ls.Trajectory.of(initial={k: v + 1 for k, v in ls.state_of(model).items()}, final=ls.state_of(model))
+    variants = [ls.Variant.of(ls.Partition.by_layer(model)["3"], ls.Rewind(), buffers="keep")] * 2
+    with pytest.raises(UseError, match=r"other batches on each pass.*anyway=True"):
+        ls.evaluate(model, trajectory, variants, shuffled)
+    table = ls.evaluate(model, trajectory, variants, shuffled, anyway=True)
+    steady = ls.evaluate(model, trajectory, variants, data())
+    for metric in ("error", "error_delta", "cross_entropy_delta"):
+        assert table.where(metric=metric)["value"].tolist() == pytest.approx(
+            steady.where(metric=metric)["value"].tolist()
+        )
+    assert table.provenance["probe"]["held"]

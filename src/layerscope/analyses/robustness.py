@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -71,7 +72,8 @@ def evaluate(
     subject.check(variants)
     check_calibration(subject, variants, anyway)
     seen = probe(subject, data, targets, anyway)
-    rows = _measured(subject, task, variants, split, reference(subject, task, seen.batches), {}, progress)
+    task = _steady(task, seen)
+    rows = _measured(subject, task, variants, split, reference(subject, task), {}, progress)
     facts = {"seed": seed, "probe": seen.to_dict(), **_better(measured[0])}
     return Table.of(rows, facts, variants=_described(variants))
 
@@ -130,8 +132,8 @@ def robustness(
     subject.check(variants)
     check_calibration(subject, variants, anyway)
     probes = {split: probe(subject, task.data, targets, anyway) for split, task in tasks.items()}
-    for split, task in tasks.items():
-        known = reference(subject, task, probes[split].batches)
+    for split, task in ((split, _steady(task, probes[split])) for split, task in tasks.items()):
+        known = reference(subject, task)
         chance = _finite(known.chance[0]) if chance is None else chance
         rows += _measured(subject, task, variants, split, known, done, progress)
     constant = {part.name for part in partition if world.is_constant(part)}
@@ -221,6 +223,11 @@ def _measured(
         variants, lambda variant: f"{split} {variant.id}", work, done, f"evaluate on {split} data", progress
     )
     return [{"split": split, **row} for rows in found for row in rows]
+
+
+def _steady(task: Task, seen: Probe) -> Task:
+    """The task with data that are the same on each pass: those of one pass, if they are not by themselves."""
+    return replace(task, data=list(task.data)) if seen.held else replace(task, batches=seen.batches)
 
 
 def _better(metric: Metric[Any]) -> dict[str, Any]:

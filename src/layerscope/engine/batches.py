@@ -4,6 +4,7 @@ import copy
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,8 @@ def outputs_of(network: nn.Module, batch: Any) -> Any:
     network's device. Of what comes back a tensor is taken as it is, else `logits`, else the first of a tuple, else the
     only value of a mapping.
     """
-    batch = moved(batch, device_of(network))
+    first = next(chain(network.parameters(), network.buffers()), None)  # all are on one device: see `device_of`
+    batch = batch if first is None else moved(batch, first.device)
     if isinstance(batch, Mapping):
         key = _label_key(batch)
         named = {name: value for name, value in batch.items() if name != key}

@@ -33,13 +33,15 @@ INSTEAD = (
 @dataclass(frozen=True)
 class Probe:
     """What the probe saw: how many batches there are, whether outputs are `identical` bit for bit, the largest difference
-    of outputs, a note where they differ, and the tensors that the network's forward does not use on these data."""
+    of outputs, a note where they differ, the tensors that the network's forward does not use on these data, and whether the
+    data are `held`: kept in memory from one pass, because each pass gives others."""
 
     batches: int
     identical: bool
     max_difference: float
     note: str = ""
     unused: tuple[str, ...] = ()
+    held: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -65,10 +67,11 @@ def probe(subject: Subject, data: Iterable[Any], targets: Targets, anyway: bool 
     if not seen:
         raise UseError("data gives no batch")
     difference = max(found for found, *_ in seen)
+    held = bool(note)
     note = ". ".join(dict.fromkeys(text for text in (note, *(why for _, why, _ in seen)) if text))
     if note and not anyway:
         raise UseError(f"{note}. {INSTEAD}")
-    return Probe(batches, not note and difference == 0, difference, note, tuple(sorted(unused)))
+    return Probe(batches, not note and difference == 0, difference, note, tuple(sorted(unused)), held)
 
 
 def check_repeatable(data: Iterable[Any]) -> None:

@@ -23,12 +23,13 @@ MARKED = 4096
 class Task:
     """What variants are evaluated on: the data, which of a batch are the targets, and the metrics.
 
-    Data give batches any number of times.
+    Data give batches any number of times; `batches` is how many, if that is known.
     """
 
     data: Iterable[Any]
     metrics: Sequence[Metric[Any]]
     targets: Targets = targets_of
+    batches: int | None = None
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,8 @@ class Reference:
     chance: list[float | None]
 
 
-def reference(subject: Subject, task: Task, batches: int | None = None) -> Reference:
-    """One pass of the unmodified network; an error if the data do not give as many `batches` as they did before."""
+def reference(subject: Subject, task: Task) -> Reference:
+    """One pass of the unmodified network; an error if the data do not give as many batches as they did before."""
     found = Reference([], [], [])
 
     def work(network: nn.Module) -> None:
@@ -57,7 +58,7 @@ def reference(subject: Subject, task: Task, batches: int | None = None) -> Refer
         subject.run(subject.unmodified(), work)
     if not found.kept:
         raise UseError("data gives no batch")
-    if batches not in (None, len(found.kept)):
+    if task.batches not in (None, len(found.kept)):
         raise UseError(OTHER_BATCHES)
     return found
 
