@@ -49,7 +49,7 @@ class VisionAttention(nn.Module):
         return self.proj(attend(*(heads(part, HEADS) for part in self.qkv(x).chunk(3, dim=-1))))
 
 
-class TextAttention(nn.Module):
+class CausalSelfAttention(nn.Module):
     """As in GPT-2: columns [q|k|v]."""
 
     def __init__(self, map_: type[nn.Module] = Conv1D) -> None:
@@ -108,8 +108,8 @@ CASES = {
     "torch without bias": (lambda: TorchAttention(bias=False), "inner.out_proj", "inner."),
     "vision": (VisionAttention, "proj", ""),
     "vision without bias": (lambda: VisionAttention(bias=False), "proj", ""),
-    "text": (TextAttention, "c_proj", ""),
-    "text with linear": (lambda: TextAttention(nn.Linear), "c_proj", ""),
+    "text": (CausalSelfAttention, "c_proj", ""),
+    "text with linear": (lambda: CausalSelfAttention(nn.Linear), "c_proj", ""),
     "shared keys": (SharedKeys, "o_proj", ""),
     "one key": (lambda: SharedKeys(1), "o_proj", ""),
     "own keys": (lambda: SharedKeys(4), "o_proj", ""),
@@ -226,8 +226,11 @@ def test_projections_of_packed_attention():
         "v": ["qkv.weight[24:36]", "qkv.bias[24:36]"],
         "proj": ["proj.weight", "proj.bias"],
     }
-    assert contents(Partition.by_projection(TextAttention()))["k"] == ["c_attn.weight[:, 12:24]", "c_attn.bias[12:24]"]
-    assert Partition.by_projection(TextAttention())["k"].modules == ("c_attn",)
+    assert contents(Partition.by_projection(CausalSelfAttention()))["k"] == [
+        "c_attn.weight[:, 12:24]",
+        "c_attn.bias[12:24]",
+    ]
+    assert Partition.by_projection(CausalSelfAttention())["k"].modules == ("c_attn",)
 
 
 def test_heads_that_share_keys():
@@ -317,3 +320,17 @@ def test_joint_projections():
     joint = Partition.by_projection(model).joined({"to keys": ["inner.q", "inner.k"]})
     joint.check(model)
     assert contents(joint)["to keys"] == ["inner.in_proj_weight[0:24]", "inner.in_proj_bias[0:24]"]
+
+
+def test_packing_that_may_be_head_by_head_stays_whole():
+    """The same names and shapes, but nobody has said that q, k and v lie one after the other."""
+
+    class BigCodeAttention(CausalSelfAttention):
+        pass
+
+    class HeadFirst(VisionAttention):
+        head_first = True
+
+    HeadFirst.__name__ = "Attention"
+    assert [part.name for part in Partition.by_projection(BigCodeAttention())] == ["c_attn", "c_proj"]
+    assert "q" not in [part.name for part in Partition.by_projection(HeadFirst())]
