@@ -12,7 +12,7 @@ from benchmarks.data import mnist_or_like
 from benchmarks.frame import Result, ratio
 from layerscope.models import build
 
-GOAL, REPEATS = 1.03, 5
+GOAL, REPEATS = 1.03, 7
 
 Count = Callable[[Tensor, Tensor], list[Tensor]]
 
@@ -35,10 +35,10 @@ def conv() -> nn.Module:
 
 def run() -> list[Result]:
     data, name = mnist_or_like()
-    few = [(x, y) for x, y in data.test.batches()][:2]
+    few = [(x, y) for x, y in data.test.batches()][:4]
     cases = (
-        ("fcn-3x256", build("fcn-3x256", data.input_shape, data.classes), list(data.test.batches()), 5),
-        ("small conv net", conv(), few, 1),
+        ("fcn-3x256", build("fcn-3x256", data.input_shape, data.classes), list(data.test.batches()), 10),
+        ("small conv net", conv(), few, 3),
     )
     metrics: tuple[tuple[str, Count, Callable[[], list[object]]], ...] = (
         ("error", errors, lambda: [ls.ErrorRate()]),
