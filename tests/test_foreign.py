@@ -237,6 +237,10 @@ def here(place, monkeypatch) -> Path:
 ASKED = ["--model", "theirs:net", "--data", "theirs:loader", "--draws", "2"]
 
 
+def asking(data: str, *more: str) -> list[str]:
+    return ["analyze", "--model", "theirs:net", "--data", data, "--checkpoints", "checkpoints", "--draws", "1", *more]
+
+
 def test_analyze_a_model_of_ones_own(here, capsys):
     out = ["--out", "runs/net"]
     assert main(["analyze", *ASKED, "--checkpoints", "checkpoints", *out, "--json"]) == 0
@@ -270,44 +274,20 @@ def test_two_files_and_metrics_of_ones_own(here, capsys):
 
 
 def test_batches_that_need_help(here, capsys):
-    asked = [
-        "analyze",
-        "--model",
-        "theirs:net",
-        "--data",
-        "theirs:triples",
-        "--buffers",
-        "keep",
-        "--checkpoints",
-        "checkpoints",
-        "--draws",
-        "1",
-    ]
+    asked = asking("theirs:triples", "--buffers", "keep")
     assert "a batch is a tuple of 3" in refused(capsys, *asked, "--out", "runs/x")
     assert main([*asked, "--out", "runs/helped", "--forward", "theirs:first", "--targets", "theirs:last"]) == 0
 
 
 def test_statistics_cannot_be_recalibrated_without_training_data(here, capsys):
-    asked = ["analyze", "--model", "theirs:net", "--data", "theirs:triples", "--forward", "theirs:first"]
-    line = refused(capsys, *asked, "--targets", "theirs:last", "--checkpoints", "checkpoints", "--out", "runs/w")
+    helped = asking("theirs:triples", "--forward", "theirs:first", "--targets", "theirs:last")
+    line = refused(capsys, *helped, "--out", "runs/w")
     assert "the network has batch norm" in line
     assert "--buffers keep" in line
 
 
 def test_the_probe_on_the_command_line(here, capsys):
-    asked = [
-        "analyze",
-        "--model",
-        "theirs:net",
-        "--data",
-        "theirs:shuffled",
-        "--buffers",
-        "keep",
-        "--checkpoints",
-        "checkpoints",
-        "--draws",
-        "1",
-    ]
+    asked = asking("theirs:shuffled", "--buffers", "keep")
     line = refused(capsys, *asked, "--out", "runs/y")
     assert "other batches on each pass" in line
     assert "--anyway" in line
@@ -421,17 +401,7 @@ def test_hf_folders(tmp_path, capsys):
 def test_an_analysis_is_not_taken_for_that_of_other_code(here, capsys):
     code = here / "other.py"
     code.write_text("from theirs import *\n" + "def mine(): return net()\n")
-    asked = [
-        "analyze",
-        "--model",
-        "theirs:net",
-        "--data",
-        "theirs:loader",
-        "--checkpoints",
-        "checkpoints",
-        "--draws",
-        "1",
-    ]
+    asked = asking("theirs:loader")
     assert main([*asked, "--metrics", "other:margin", "--metrics", "error", "--out", "runs/code"]) == 0
     (here / "theirs.py").write_text(CODE + "\n# changed\n")
     try:
@@ -442,18 +412,7 @@ def test_an_analysis_is_not_taken_for_that_of_other_code(here, capsys):
 
 
 def test_what_is_refused_leaves_nothing_behind(here, capsys):
-    asked = [
-        "analyze",
-        "--model",
-        "theirs:net",
-        "--data",
-        "theirs:shuffled",
-        "--buffers",
-        "keep",
-        "--out",
-        "runs/nothing",
-    ]
-    refused(capsys, *asked)
+    refused(capsys, *asking("theirs:shuffled", "--buffers", "keep", "--out", "runs/nothing"))
     assert not Path("runs/nothing").exists()
 
 

@@ -10,7 +10,7 @@ from torch import nn
 import layerscope as ls
 from layerscope.errors import UseError
 from layerscope.store import Folder
-from layerscope.trajectory import save_state
+from layerscope.trajectory import File, save_state
 
 steps = st.builds(ls.Step, st.integers(0, 99999), st.integers(0, 999999))
 
@@ -57,6 +57,17 @@ def test_open_reads_lazily_what_was_saved(folder, model):
     trajectory.check(ls.state_of(model))
     with pytest.raises(UseError, match="no checkpoint at epoch-00003; there are init, epoch-00005"):
         trajectory[ls.Step(3)]
+
+
+@pytest.mark.parametrize(("other", "looks"), [("bias", 0), ("weight", 1)])
+def test_names_are_looked_up_once_and_only_where_tensors_are_tied(folder, monkeypatch, other, looks):
+    seen: list[File] = []
+    shapes = File.shapes
+    monkeypatch.setattr(File, "shapes", lambda file: seen.append(file) or shapes(file))
+    trajectory = ls.Trajectory.open(folder.path).tied({"weight": "weight", "bias": other})
+    for _ in range(2):
+        assert list(trajectory.tensors(ls.INIT, ["weight"])) == ["weight"]
+    assert len(seen) == looks
 
 
 def test_no_start():

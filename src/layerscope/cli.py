@@ -164,18 +164,18 @@ def materialize(
     seed: Annotated[int, Parameter(help="Seed of the random draws.")] = 0,
     data_dir: DataDir = None,
 ) -> int:
+    from layerscope.analyses.material import material_of
     from layerscope.analyses.session import export, find_variant, variant_of
     from layerscope.run import Run
 
     if bool(part) == bool(variant):
         raise UseError("say what to change: --part NAME (one or more), or --variant ID")
     opened = Run.open(run)
-    asked = RobustnessSpec(by=by, buffers=buffers, seed=seed)
-    if variant:
-        wanted, asked = find_variant(opened, variant, name)
-    else:
-        wanted = variant_of(opened, asked, part, to, rerandomize, draw, data_dir)
-    export(opened, wanted, out, asked, data_dir=data_dir)
+    named = RobustnessSpec(by=by, buffers=buffers, seed=seed)
+    wanted, asked = find_variant(opened, variant, name) if variant else (None, named)
+    material = material_of(opened, asked, data_dir)
+    wanted = wanted or variant_of(material.model, asked, part, to, rerandomize, draw)
+    export(opened, material, wanted, out, asked)
     print(f"values   {out}\nvariant  {wanted.id}: {', '.join(edit.part.name for edit in wanted.edits)}")
     return 0
 

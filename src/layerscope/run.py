@@ -120,6 +120,11 @@ class Run:
         self.folder.remove(_partial(name))
 
 
+def fields_of(written: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a spec that a Run has written, without what it adds to them."""
+    return {name: value for name, value in written.items() if name not in ("fingerprint", "inputs")}
+
+
 def environment() -> dict[str, Any]:
     """What the numbers were computed with: versions, machine and the time now (UTC)."""
     return {

@@ -26,7 +26,10 @@ class Trajectory:
         if not sources:
             raise UseError("a trajectory needs at least one state")
         self._sources = dict(sorted(sources.items()))
-        self._firsts = firsts or {}
+        firsts = firsts or {}
+        # Without tied tensors names need no looking up, which would open each file once more.
+        self._firsts = firsts if any(name != first for name, first in firsts.items()) else {}
+        self._held: dict[Step, dict[str, str]] = {}
         self.steps: tuple[Step, ...] = tuple(self._sources)
 
     def tied(self, firsts: Mapping[str, str]) -> "Trajectory":
@@ -116,19 +119,24 @@ class Trajectory:
 
     def tensors(self, step: Step, names: Iterable[str] | None) -> dict[str, Tensor]:
         """Some of the tensors of a step (all, with None)."""
-        source = self._sources[self.resolve(step)]
+        step = self.resolve(step)
+        source = self._sources[step]
         if not self._firsts:
             return source.read(names)
-        there = self._names(source)
+        there = self._names(step)
         wanted = list(self._firsts) if names is None else list(names)
         found = source.read({there.get(name, name) for name in wanted})
         return {name: found[there.get(name, name)] for name in wanted}
 
-    def _names(self, source: "Source") -> dict[str, str]:
-        """Name of a tensor of the model -> the name under which a source has it, if it has it."""
-        there = set(source.shapes())
-        held = {self._firsts[name]: name for name in reversed(list(self._firsts)) if name in there}
-        return {name: name if name in there else held[first] for name, first in self._firsts.items() if first in held}
+    def _names(self, step: Step) -> dict[str, str]:
+        """Name of a tensor of the model -> the name under which a step has it, if it has it; looked up once."""
+        if step not in self._held:
+            firsts, there = self._firsts, set(self._sources[step].shapes())
+            held = {firsts[name]: name for name in reversed(list(firsts)) if name in there}
+            self._held[step] = {
+                name: name if name in there else held[first] for name, first in firsts.items() if first in held
+            }
+        return self._held[step]
 
     def in_memory(self, step: Step) -> bool:
         """Whether a step's tensors are those that somebody holds, and not read afresh each time."""
@@ -147,7 +155,7 @@ class Trajectory:
         expected = shapes_of(model_state)
         for step, source in self._sources.items():
             there = source.shapes()
-            tied = {name: there[held] for name, held in self._names(source).items()} if self._firsts else {}
+            tied = {name: there[held] for name, held in self._names(step).items()} if self._firsts else {}
             check_shapes({**there, **tied}, expected, self.where(step))
         for step, source in self._sources.items():
             state = {name: tensor for name, tensor in source.read(None).items() if name in expected}

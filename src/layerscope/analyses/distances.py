@@ -3,22 +3,22 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from layerscope.measures.distance import distances
-from layerscope.partition import Part, Partition, Slice, first_names
+from layerscope.partition import Part, Partition, Slice
 from layerscope.perturb import Patch, Rerandomize, Variant, World
 from layerscope.step import FINAL, INIT, Step
 
 Row = dict[str, Any]
 
 
-def moved_by(model: nn.Module, world: World, partition: Partition, steps: Sequence[Step], draws: int) -> list[Row]:
+def moved_by(world: World, partition: Partition, steps: Sequence[Step], draws: int) -> list[Row]:
     """Distances over each Part's parameters: of every step's values to the start, and of the trained values to those of every
     step and of every draw (`to` is `start` or `substituted`). One Part is in memory at a time."""
     rows: list[Row] = []
     for part in partition:
-        measured = _parameters(model, part)
+        measured = _parameters(world, part)
         final = _values(world, FINAL, measured)
         start = _values(world, INIT, measured) if world.trajectory.has_start else None
         for step in steps:
@@ -34,12 +34,10 @@ def moved_by(model: nn.Module, world: World, partition: Partition, steps: Sequen
     return rows
 
 
-def _parameters(model: nn.Module, part: Part) -> Part:
+def _parameters(world: World, part: Part) -> Part:
     """The Part without its buffers, and with a tied tensor under its first name only."""
-    firsts = first_names(model)
-    owned = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-    own = [where for where in part.slices if where.tensor in owned]
-    once = {(firsts[where.tensor], where.axis, where.ranges): where for where in reversed(own)}
+    own = [where for where in part.slices if where.tensor not in world.buffers]
+    once = {(world.firsts[where.tensor], where.axis, where.ranges): where for where in reversed(own)}
     return Part(part.name, tuple(reversed(once.values())), part.modules)
 
 

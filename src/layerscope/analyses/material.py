@@ -18,7 +18,7 @@ from layerscope.metrics import METRICS
 from layerscope.models import build
 from layerscope.models.initialisers import Laws, laws_of
 from layerscope.models.sources import is_source, open_model
-from layerscope.run import Run
+from layerscope.run import Run, fields_of
 from layerscope.spec import fingerprint
 from layerscope.state import tensors_of
 from layerscope.training.spec import TrainSpec
@@ -48,7 +48,7 @@ Asked = TrainSpec | ModelSpec
 def asked_of(run: Run) -> Asked:
     """What a run was asked: a finished training, or somebody's model."""
     kinds: dict[str, type[TrainSpec] | type[ModelSpec]] = {kind.KIND: kind for kind in (TrainSpec, ModelSpec)}
-    fields = {name: value for name, value in run.spec.items() if name != "fingerprint"}
+    fields = fields_of(run.spec)
     asked = kinds.get(fields["kind"], TrainSpec).from_dict(fields)
     if isinstance(asked, TrainSpec) and not run.trained:
         raise UseError(f"the training of {run.path} is not finished; go on with: layerscope train --out {run.path}")
@@ -88,11 +88,8 @@ def of_model(asked: ModelSpec, spec: RobustnessSpec, data_dir: str | Path | None
         data = load(asked.data, data_dir)
         splits, calibration, about = _all(data), _some(data.train, spec), data.describe()
     inputs = fingerprint([asked.fingerprint, trajectory.fingerprint, about["fingerprint"], _code(model, asked, spec)])
-    if not spec.train:
-        splits = {name: batches for name, batches in splits.items() if name != "train"}
-    return Material(
-        model, trajectory, splits, calibration, None, inputs, {"model": asked.model, "data": about}, forward, targets
-    )
+    facts = {"model": asked.model, "data": about}
+    return Material(model, trajectory, _evaluated(splits, spec), calibration, None, inputs, facts, forward, targets)
 
 
 def _code(model: nn.Module, asked: ModelSpec, spec: RobustnessSpec) -> list[str]:
@@ -111,11 +108,10 @@ def planned(asked: TrainSpec, spec: RobustnessSpec, data_dir: str | Path | None 
     """What the analysis of a training would work on, were it done: a network that is not trained stands for it."""
     data = load(asked.data, data_dir)
     model = build(asked.model, data.input_shape, data.classes)
-    splits = {name: batches for name, batches in _all(data).items() if spec.train or name != "train"}
     return Material(
         model,
         Trajectory.of(final=tensors_of(model)),
-        splits,
+        _evaluated(_all(data), spec),
         _some(data.train, spec),
         laws_of(model, asked.initialiser),
         "",
@@ -133,13 +129,13 @@ def code_of(model: str, data: str, data_dir: str | Path | None = None) -> nn.Mod
 
 
 def _of_training(run: Run, asked: TrainSpec, spec: RobustnessSpec, data_dir: str | Path | None) -> Material:
-    _check_complete(run, asked)
+    trajectory = _complete(run, asked)
     material = planned(asked, spec, data_dir)
     if material.facts["data"]["fingerprint"] != run.provenance["training"]["data"]["fingerprint"]:
         raise UseError(
             f"{asked.data} in this folder is not the data that {run.path} was trained on (fingerprints differ)"
         )
-    return replace(material, trajectory=Trajectory.open(run.checkpoints.path), inputs=_inputs(run, asked))
+    return replace(material, trajectory=trajectory, inputs=_inputs(run, asked))
 
 
 def _inputs(run: Run, asked: TrainSpec) -> str:
@@ -147,11 +143,18 @@ def _inputs(run: Run, asked: TrainSpec) -> str:
     return fingerprint([asked.fingerprint, data, run.checkpoints.digest()])
 
 
-def _check_complete(run: Run, asked: TrainSpec) -> None:
-    """Refuse a run with checkpoints missing: the last one there would be taken for the trained network."""
-    there = {step.epoch for step in Trajectory.open(run.checkpoints.path).steps}
+def _complete(run: Run, asked: TrainSpec) -> Trajectory:
+    """A run's checkpoints. Refused if one is missing: the last one there would be taken for the trained network."""
+    trajectory = Trajectory.open(run.checkpoints.path)
+    there = {step.epoch for step in trajectory.steps}
     if missing := [epoch for epoch in asked.kept if epoch not in there]:
         raise UseError(f"{run.checkpoints.path} lacks the checkpoint of epoch {missing[0]}, which the run's spec keeps")
+    return trajectory
+
+
+def _evaluated(splits: Mapping[str, Iterable[Any]], spec: RobustnessSpec) -> dict[str, Iterable[Any]]:
+    """The splits that are evaluated: training data only where that is asked."""
+    return {name: batches for name, batches in splits.items() if spec.train or name != "train"}
 
 
 def _all(data: DataSet) -> dict[str, Iterable[Any]]:

@@ -23,7 +23,7 @@ from layerscope.metrics import CrossEntropy, ErrorRate, Metric, as_metrics
 from layerscope.models.initialisers import Laws, settled
 from layerscope.partition import BY, WHOLE, Part, Partition, first_names, whole
 from layerscope.perturb import Rerandomize, Rewind, Variant, World
-from layerscope.perturb.swap import places
+from layerscope.perturb.swap import parameters
 from layerscope.runtime import Progress
 from layerscope.state import tensors_of
 from layerscope.step import INIT, Step
@@ -138,14 +138,14 @@ def robustness(
         rows += _measured(subject, task, variants, split, known, done, progress)
     constant = {part.name for part in partition if world.is_constant(part)}
     rows += over_draws(rows, spec.level, constant)
-    rows += moved_by(model, world, partition, steps, spec.draws)
+    rows += moved_by(world, partition, steps, spec.draws)
     rows += _without_law(world, partition, deciding)
     unused = _unused(model, partition, probes.values())
     rows = [
         row | {"reason": unused[row["part"]]} if row.get("part") in unused and not row.get("reason") else row
         for row in rows
     ]
-    judge = Judge(deciding.name, getattr(deciding, "better", "lower"), chance, spec)
+    judge = Judge(**_better(deciding), chance=chance, spec=spec)
     rows = judge.decided(rows)
     order = ["", *(part.name for part in partition), WHOLE]
     rows.sort(key=lambda row: order.index(row.get("part", "")))
@@ -245,9 +245,9 @@ def _worst(probes: Iterable[Probe]) -> Probe:
 
 def _unused(model: nn.Module, partition: Partition, probes: Iterable[Probe]) -> dict[str, str]:
     """The Parts with parameters that the network's forward does not use on any data, with the reason to give."""
-    parameters = {name for name, _, is_buffer in places(model) if not is_buffer}
+    trained = parameters(model)
     never = set.intersection(*(set(seen.unused) for seen in probes))
-    own = {part.name: [name for name in part.tensors if name in parameters] for part in partition}
+    own = {part.name: [name for name in part.tensors if name in trained] for part in partition}
     idle = {name: [tensor for tensor in tensors if tensor in never] for name, tensors in own.items()}
     what = {name: "it" if tensors == own[name] else ", ".join(tensors[:3]) for name, tensors in idle.items() if tensors}
     more = "a change of it has no effect (it is not needed, or the network works with values computed from it before)"

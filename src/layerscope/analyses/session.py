@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from layerscope.analyses.material import Material, known_inputs, material_of, of_model
 from layerscope.analyses.materialize import materialize
@@ -17,12 +17,12 @@ from layerscope.analyses.spec import ModelSpec, RobustnessSpec
 from layerscope.engine.batches import samples_in
 from layerscope.engine.probe import probe
 from layerscope.engine.reference import Task, reference
-from layerscope.engine.subject import has_statistics
+from layerscope.engine.subject import with_statistics
 from layerscope.errors import UseError, unknown
 from layerscope.metrics import named
 from layerscope.partition import whole
 from layerscope.perturb import Edit, Rerandomize, Rewind, Variant, World
-from layerscope.run import Run, environment
+from layerscope.run import Run, environment, fields_of
 from layerscope.runtime import Kept, Progress
 from layerscope.spec import canonical_json, fingerprint
 from layerscope.state import nbytes_of, state_of, tensors_of
@@ -64,8 +64,7 @@ def find_variant(run: Run, variant_id: str, name: str | None = None) -> tuple[Va
     was asked, which decides its draws and its statistics."""
     found: dict[tuple[str, str], tuple[Variant, RobustnessSpec, str]] = {}
     for analysis in [name] if name else run.analyses():
-        fields = {k: v for k, v in run.analysis_spec(analysis).items() if k not in ("fingerprint", "inputs")}
-        spec = RobustnessSpec.from_dict(fields)
+        spec = RobustnessSpec.from_dict(fields_of(run.analysis_spec(analysis)))
         decides = fingerprint([spec.seed, spec.calibrate])
         of_id = {k: plain for k, plain in run.analysis(analysis).variants.items() if k.startswith(variant_id)}
         found |= {(key, decides): (Variant.from_dict(plain), spec, analysis) for key, plain in of_id.items()}
@@ -81,16 +80,9 @@ def find_variant(run: Run, variant_id: str, name: str | None = None) -> tuple[Va
 
 
 def variant_of(
-    run: Run,
-    spec: RobustnessSpec,
-    parts: Sequence[str],
-    to: str,
-    rerandomize: bool,
-    draw: int,
-    data_dir: str | Path | None = None,
+    model: nn.Module, spec: RobustnessSpec, parts: Sequence[str], to: str, rerandomize: bool, draw: int
 ) -> Variant:
-    """The Variant of Parts of a run's network that are put to a step together, or re-randomised."""
-    model = material_of(run, spec, data_dir).model
+    """The Variant of Parts of a network that are put to a step together, or re-randomised."""
     partition = partition_of(model, spec)
     try:
         step = Step.parse(to)
@@ -105,14 +97,13 @@ def variant_of(
     return Variant(tuple(Edit(known[name], what) for name in parts), draw, spec.buffers)
 
 
-def export(run: Run, variant: Variant, path: Path, spec: RobustnessSpec, *, data_dir: str | Path | None = None) -> None:
-    """Write the values of a Variant of a run's network as a safetensors file, which says in its header what it is; seed and
-    calibration are those of `spec`. A file that exists is never overwritten."""
+def export(run: Run, material: Material, variant: Variant, path: Path, spec: RobustnessSpec) -> None:
+    """Write the values of a Variant of a run's network as a safetensors file, which says in its header what it is; `material`
+    is what `material_of(run, spec)` gives. A file that exists is never overwritten."""
     if path.suffix != SUFFIX:
         raise UseError(f"--out must end in {SUFFIX}, not {path.name!r}")
     if path.exists():
         raise UseError(f"{path} exists; choose another --out")
-    material = material_of(run, spec, data_dir)
     network = materialize(
         material.model,
         material.trajectory,
@@ -190,7 +181,7 @@ def plan(material: Material, epochs: Sequence[int], spec: RobustnessSpec) -> dic
     variants = 1 + sum(world.draws(part, spec.draws) for part in partition) + (len(partition) + 1) * steps
     samples = sum(_samples(batches) for batches in material.splits.values())
     forwards = variants * samples
-    if any(has_statistics(module) for module in material.model.modules()) and spec.buffers == "recalibrate":
+    if with_statistics(material.model) and spec.buffers == "recalibrate":
         forwards += (variants - 1) * len(material.splits) * _samples(material.calibration or ())
     return {
         "parts": len(partition),

@@ -60,13 +60,7 @@ def _decoded(network: nn.Module, named: Mapping[str, Any], labels: Any) -> dict[
 
 def copied(value: Any) -> Any:
     """The same structure with tensors of its own."""
-    if isinstance(value, Tensor):
-        return value.clone()
-    if isinstance(value, Mapping):
-        return {name: copied(inner) for name, inner in value.items()}
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(copied(inner) for inner in value))
-    return type(value)(copied(inner) for inner in value) if type(value) in (tuple, list) else copy.deepcopy(value)
+    return _with(value, lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else copy.deepcopy(leaf))
 
 
 def samples_in(batch: Any) -> int:
@@ -101,13 +95,16 @@ def logits_of(found: Any) -> Any:
 
 def moved(value: Any, device: torch.device) -> Any:
     """The same structure with all tensors on a device."""
-    if isinstance(value, Tensor):
-        return value.to(device)
+    return _with(value, lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf)
+
+
+def _with(value: Any, change: Callable[[Any], Any]) -> Any:
+    """The same structure of mappings, tuples and lists with what `change` gives for everything in it."""
     if isinstance(value, Mapping):
-        return {name: moved(inner, device) for name, inner in value.items()}
+        return {name: _with(inner, change) for name, inner in value.items()}
     if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(moved(inner, device) for inner in value))
-    return type(value)(moved(inner, device) for inner in value) if type(value) in (tuple, list) else value
+        return type(value)(*(_with(inner, change) for inner in value))
+    return type(value)(_with(inner, change) for inner in value) if type(value) in (tuple, list) else change(value)
 
 
 def device_of(network: nn.Module) -> torch.device:

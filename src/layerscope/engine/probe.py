@@ -15,7 +15,7 @@ from layerscope.engine.subject import Subject
 from layerscope.engine.untouched import untouched
 from layerscope.errors import UseError
 from layerscope.perturb import Variant
-from layerscope.perturb.swap import places
+from layerscope.perturb.swap import parameters
 from layerscope.state import State
 
 BATCHES = 2
@@ -97,7 +97,7 @@ def _unused(subject: Subject, data: Iterable[Any]) -> frozenset[str]:
     """The parameters that no operation of the forward is given on any data."""
     found = reach(subject, islice(data, BATCHES))
     subject.written |= found.written
-    unused = frozenset(name for name, _, is_buffer in places(subject.model) if not is_buffer) - found.used
+    unused = parameters(subject.model) - found.used
     if unused:
         further = reach(subject, data)  # what the first batches do not use, others may
         subject.written |= further.written

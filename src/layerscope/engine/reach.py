@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_iter
 from layerscope.engine.batches import mark
 from layerscope.engine.subject import Subject
 from layerscope.errors import UseError
-from layerscope.perturb.swap import arranged, places, within
+from layerscope.perturb.swap import arranged, parameters, places, within
 
 
 class _Seen(TorchDispatchMode):
@@ -45,14 +45,13 @@ def reach(subject: Subject, batches: Iterable[Any]) -> Reach:
     """
     values = subject.unmodified()
     if not subject.private:
-        copies: dict[int, Tensor] = {}
-        values = {name: copies.setdefault(id(tensor), tensor.clone()) for name, tensor in values.items()}
+        once = {id(tensor): tensor for tensor in values.values()}
+        copies = {key: tensor.clone() for key, tensor in once.items()}
+        values = {name: copies[id(tensor)] for name, tensor in values.items()}
     inside = arranged(subject.model, values, lambda _n, own, value: value.detach().requires_grad_(own.requires_grad))
-    parameters = {
-        name: inside[name] for name, _, is_buffer in places(subject.model) if not is_buffer and name in inside
-    }
-    own = {_storage(tensor): name for name, tensor, _ in places(subject.model) if name in parameters}
-    before = {name: mark(tensor) for name, tensor in parameters.items()}
+    trained = {name: inside[name] for name in parameters(subject.model) & inside.keys()}
+    own = {_storage(tensor): name for name, tensor, _ in places(subject.model) if name in trained}
+    before = {name: mark(tensor) for name, tensor in trained.items()}
 
     def work(network: nn.Module) -> set[int]:
         with _Seen() as seen:
@@ -66,7 +65,7 @@ def reach(subject: Subject, batches: Iterable[Any]) -> Reach:
             f"the model computes with a reference of its own to {', '.join(bypassed[:5])}, not with what lies under that name; "
             "values put there do not reach its outputs. Let its forward take the tensor from the module (self.NAME)"
         )
-    written = frozenset(name for name, tensor in parameters.items() if mark(tensor) != before[name])
+    written = frozenset(name for name, tensor in trained.items() if mark(tensor) != before[name])
     if written and subject.private:
         subject.reload()
     used = frozenset(name for name, tensor in inside.items() if _storage(tensor) in storages or not tensor.numel())

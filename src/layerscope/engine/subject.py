@@ -41,13 +41,14 @@ class Subject:
         self.spoils = True
         self._forward, self.calibration = forward, calibration
         self._firsts = first_names(model)
-        self._has_statistics = any(has_statistics(module) for module in model.modules())
+        self._has_statistics = bool(with_statistics(model))
         self.private = not world.trajectory.in_memory(FINAL)
         self.reload()
 
     def reload(self) -> None:
         """Take the values of the trajectory's last step: a `private` copy, unless the trajectory is in memory."""
-        self._final = {name: tensor.to(self.device) for name, tensor in self.world.trajectory[FINAL].items()}
+        final = self.world.trajectory.tensors(FINAL, self._firsts)
+        self._final = {name: tensor.to(self.device) for name, tensor in final.items()}
 
     def outputs(self, network: nn.Module, batch: Any) -> Any:
         """What the forward gives for a batch, which stays as it is."""
@@ -109,7 +110,7 @@ class Subject:
             raise UseError(NO_DATA)
 
         def work(network: nn.Module) -> dict[str, Tensor]:
-            norms = {path: module for path, module in network.named_modules() if has_statistics(module)}
+            norms = with_statistics(network)
             before = {path: _Statistics(norm) for path, norm in norms.items()}
             for norm in norms.values():
                 norm.reset_running_stats()  # type: ignore[operator]
@@ -187,6 +188,10 @@ def check_code(model: nn.Module) -> None:
             )
 
 
-def has_statistics(module: nn.Module) -> bool:
-    """Whether a module is a norm layer with running statistics."""
-    return isinstance(module, nn.modules.batchnorm._NormBase) and isinstance(module.running_mean, Tensor)
+def with_statistics(model: nn.Module) -> dict[str, nn.Module]:
+    """Path -> norm layer with running statistics."""
+    return {
+        path: module
+        for path, module in model.named_modules()
+        if isinstance(module, nn.modules.batchnorm._NormBase) and isinstance(module.running_mean, Tensor)
+    }

@@ -9,13 +9,13 @@ from layerscope.metrics.base import SampleMean
 from layerscope.metrics.classes import a_sample, check_classes
 
 
-def is_error(outputs: Tensor, targets: Tensor) -> Tensor:
-    """True where a sample is wrong `[n]`: unless the output of its class is larger than every other.
+def is_error(outputs: Tensor, targets: Tensor, k: int = 1) -> Tensor:
+    """True where a sample is wrong `[n]`: unless the output of its class is larger than all others but k - 1.
 
     Ties and NaN are errors (chatterji2020 counts ties so too), so that a dead network never looks right by class order.
     """
     smaller = outputs < outputs.gather(1, targets[:, None])  # a NaN is not smaller than anything
-    return smaller.sum(1) < outputs.shape[1] - 1
+    return smaller.sum(1) < outputs.shape[1] - k
 
 
 class ErrorRate(SampleMean):
@@ -62,6 +62,4 @@ class TopKError(SampleMean):
         return super().keep(targets, outputs)
 
     def per_sample(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        own = outputs.gather(1, targets.long()[:, None])
-        smaller = (outputs < own).sum(1)  # counted so that a NaN is larger than everything
-        return a_sample(smaller < outputs.shape[1] - self.k)
+        return a_sample(is_error(outputs, targets.long(), self.k))

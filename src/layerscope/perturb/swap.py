@@ -25,6 +25,11 @@ def places(model: nn.Module) -> Iterator[tuple[str, Tensor, bool]]:
                     yield (f"{path}.{name}" if path else name), tensor, buffers
 
 
+def parameters(model: nn.Module) -> frozenset[str]:
+    """The names of the places of parameters."""
+    return frozenset(name for name, _, is_buffer in places(model) if not is_buffer)
+
+
 def arranged(model: nn.Module, values: State, parameter: Callable[[str, Tensor, Tensor], Tensor]) -> dict[str, Tensor]:
     """Place -> the value to put there; a shared tensor is one object in all its places, as in the model.
 

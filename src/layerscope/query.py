@@ -1,0 +1,30 @@
+"""The options of a data set's name: `imagefolder:PATH?size=64&crop=56`."""
+
+from collections.abc import Collection
+
+from layerscope.errors import UseError, unknown
+
+
+def parse(form: str, argument: str, known: Collection[str]) -> tuple[str, dict[str, str]]:
+    """What stands before the last `?` of an argument, and the options after it. Unknown and doubled ones are errors."""
+    place, mark, text = argument.rpartition("?")
+    if not mark:
+        return argument, {}
+    options: dict[str, str] = {}
+    for item in filter(None, text.split("&")):
+        key, equals, value = item.partition("=")
+        if key not in known:
+            raise unknown(f"option of {form}:", key, known)
+        if not equals or not value:
+            raise UseError(f"{form}: option {key} needs a value, as in ?{key}=VALUE")
+        if key in options:
+            raise UseError(f"{form}: option {key} is given twice")
+        options[key] = value
+    return place, options
+
+
+def whole_number(form: str, key: str, value: str, highest: int) -> int:
+    """An option that is a number from 1 to `highest`."""
+    if not (value.isascii() and value.isdigit() and len(value) < 10 and 1 <= int(value) <= highest):
+        raise UseError(f"{form}: option {key} must be a whole number from 1 to {highest}, not {value!r}")
+    return int(value)
