@@ -6,7 +6,7 @@ from pathlib import Path
 
 from benchmarks.frame import Result, machine
 
-ALL = ["start", "training", "engine", "memory"]
+ALL = ["start", "training", "feeding", "engine", "memory"]
 HEAD = "| what | measured | against | goal | reached | n |\n|---|---|---|---|---|---|\n"
 
 

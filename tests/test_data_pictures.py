@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 import layerscope as ls
-from layerscope.data import pictures, raw
+from layerscope.data import pictures
 from layerscope.data.pictures import Crop, decode
 from layerscope.errors import UseError
 
@@ -174,15 +174,6 @@ def test_missing_folders(folder):
         load(folder)
     (folder / "train").rename(folder / "away")
     with pytest.raises(UseError, match=r"set has no folder train/: the inputs are normalised by the training pictures"):
-        load(folder)
-
-
-def test_what_would_not_fit_is_said_before_anything_is_decoded(folder, monkeypatch):
-    monkeypatch.setattr(raw, "MAX_BYTES", 9 * 3 * 64 * 4)
-    assert len(load(folder).train) == 6
-    monkeypatch.setattr(raw, "MAX_BYTES", 9 * 3 * 64 * 4 - 1)
-    monkeypatch.setattr("layerscope.data.imagefolder.decode", None)
-    with pytest.raises(UseError, match="9 images of 192 values would take 6,912 bytes as float32; the limit is 6,911"):
         load(folder)
 
 

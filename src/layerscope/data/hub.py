@@ -1,19 +1,20 @@
 """Sets of pictures of the Hugging Face hub, or of a local folder in one of its formats, through the library `datasets`."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from layerscope.data.pictures import Crop, decode, decoder_warnings, pixels
-from layerscope.data.query import parse
-from layerscope.data.raw import Pair, Raw, check_memory
+from layerscope.data.raw import Raw, check_memory
 from layerscope.errors import UseError
 from layerscope.store import read_file
 
 FORM = "hub"
+SMALLER = "Use fewer pictures or a smaller crop (?size=64&crop=56)"
 OPTIONS = ("size", "crop", "config", "revision", "image", "label", "test")
 TEST = ("test", "validation", "val")
 """The test split is the first of these that there is, or the one the option `test` names."""
@@ -21,15 +22,15 @@ LABELS = ("label", "labels", "fine_label")
 """Which column of labels is meant where there are several, in this order."""
 
 
-def read(argument: str, root: Path | None) -> Raw:
+def read(name: str, options: Mapping[str, str], root: Path | None) -> Raw:
     """Images (uint8; `[n, height, width]` if all are grey, else `[n, 3, height, width]`) and labels `[n]` (int64).
 
-    `argument` is `NAME?options`: NAME a set of the hub or a local folder; `size` and `crop` as for `imagefolder` (without
-    them pictures are taken as they are, and must be of one size); `config` and `revision` of the set; `image`, `label`
-    and `test` name the columns and the test split, where they cannot be found. Code that a set brings is never run
-    (`datasets` of version 4 and later cannot). The library keeps its own cache: HF_HOME says where.
+    `name` is that of a set of the hub or a local folder. Of the options, `size` and `crop` are as for `imagefolder`
+    (without them pictures are taken as they are, and must be of one size), but training pictures are cropped too;
+    `config` and `revision` are the set's; `image`, `label` and `test` name the columns and the test split, where they
+    cannot be found. Code that a set brings is never run (`datasets` of version 4 and later cannot). The library keeps
+    its own cache: HF_HOME says where.
     """
-    name, options = parse(FORM, argument, OPTIONS)
     crop = Crop.of(FORM, options) if options.keys() & {"size", "crop"} else None
     source = f"{FORM}:{name}"
     loaded = _load(name, options)
@@ -40,7 +41,7 @@ def read(argument: str, root: Path | None) -> Raw:
     said: list[str] = []
     splits = [(split, _labelled(source, split, loaded[split], image, label)) for split in ("train", test)]
     if crop:
-        check_memory(source, sum(len(rows) for _, rows in splits), 3 * crop.crop**2)
+        check_memory(source, sum(len(rows) for _, rows in splits), 3 * crop.crop**2, "images", SMALLER)
     pairs = [_decoded(f"{source} {split}", rows, image, label, crop, said) for split, rows in splits]
     pairs = _of_same_depth(pairs)
     others = [split for split in loaded if split not in ("train", test)]
@@ -49,7 +50,7 @@ def read(argument: str, root: Path | None) -> Raw:
     return Raw(pairs[0], pairs[1], classes, tuple(warnings + decoder_warnings(said)))
 
 
-def _load(name: str, options: dict[str, str]) -> Any:
+def _load(name: str, options: Mapping[str, str]) -> Any:
     """The set's splits by name. Anything the library may raise, from the network to a foreign file, is our error."""
     if not name:
         raise UseError(f"{FORM} needs the name of a data set: {FORM}:NAME or {FORM}:FOLDER")
@@ -74,7 +75,7 @@ def _test(source: str, loaded: Iterable[str], wanted: str | None) -> str:
     return found
 
 
-def _columns(source: str, features: Any, options: dict[str, str]) -> tuple[str, str]:
+def _columns(source: str, features: Any, options: Mapping[str, str]) -> tuple[str, str]:
     """The names of the column of pictures and of the column of labels."""
     from datasets import ClassLabel, Image
 
@@ -107,7 +108,9 @@ def _labelled(source: str, split: str, rows: Any, image: str, label: str) -> Any
     return rows.select_columns([image, label]).cast_column(image, Image(decode=False))
 
 
-def _decoded(source: str, rows: Any, image: str, label: str, crop: Crop | None, said: list[str]) -> Pair:
+def _decoded(
+    source: str, rows: Any, image: str, label: str, crop: Crop | None, said: list[str]
+) -> tuple[Tensor, Tensor]:
     arrays: list[np.ndarray] = []
     for i, row in enumerate(rows):
         where = f"{source}, picture {i}"
@@ -115,7 +118,7 @@ def _decoded(source: str, rows: Any, image: str, label: str, crop: Crop | None, 
         arrays.append(pixels(crop(picture, where) if crop else picture))
         said += warnings[:1]
         if i == 0:
-            check_memory(source, len(rows), arrays[0].size)
+            check_memory(source, len(rows), arrays[0].size, "images", SMALLER)
         if arrays[i].shape[-2:] != arrays[0].shape[-2:]:
             sizes = [" x ".join(map(str, array.shape[-2:])) for array in (arrays[0], arrays[i])]
             raise UseError(f"{where} is {sizes[1]}, the first {sizes[0]}; bring them to one size with ?size=64&crop=56")
@@ -138,7 +141,7 @@ def _coloured(array: np.ndarray) -> np.ndarray:
     return array if array.ndim == 3 else np.stack([array] * 3)
 
 
-def _of_same_depth(pairs: list[Pair]) -> list[Pair]:
+def _of_same_depth(pairs: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
     """Grey pictures in three channels where the other split is in colour."""
     if pairs[0][0].ndim == pairs[1][0].ndim:
         return pairs

@@ -1,18 +1,24 @@
 """Pictures in folders, as ImageNet is laid out: PATH/train/CLASS/*.JPEG and PATH/val/CLASS/*.JPEG."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import PIL
 import torch
+from torch import Tensor
 
-from layerscope.data.pictures import Crop, decode, decoder_warnings, pixels
-from layerscope.data.query import parse
-from layerscope.data.raw import Pair, Raw, check_memory
+from layerscope.data.pictures import Crop, decoder_warnings
+from layerscope.data.raw import Raw, Ready
+from layerscope.data.squares import Files, Look, Pictures, look
 from layerscope.errors import UseError
-from layerscope.store import read_file
+from layerscope.state import content_hash
 
 FORM = "imagefolder"
+OPTIONS = ("size", "crop", "memory")
+MEMORY = "8GiB"
+"""How much of the memory the decoded pictures may take, unless another limit is given."""
 ENDINGS = (".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".bmp", ".webp", ".tif", ".tiff")
 """A file with another ending, or a hidden one, is not taken for a picture."""
 TEST = ("val", "test")
@@ -27,34 +33,73 @@ class _Pictures:
     classes: dict[str, list[Path]]
     skipped: list[Path] = field(default_factory=list)
 
-    def __len__(self) -> int:
-        return sum(map(len, self.classes.values()))
+    @property
+    def paths(self) -> list[str]:
+        """All of them, class by class."""
+        return [str(path) for paths in self.classes.values() for path in paths]
 
-    def labelled(self) -> Iterator[tuple[int, Path]]:
-        for label, paths in enumerate(self.classes.values()):
-            for path in paths:
-                yield label, path
+    @property
+    def labels(self) -> Tensor:
+        """`[n]`, int64."""
+        return torch.arange(len(self.classes)).repeat_interleave(torch.tensor([len(x) for x in self.classes.values()]))
 
 
-def read(argument: str, root: Path | None) -> Raw:
-    """Images `[n, 3, crop, crop]` (uint8) and labels `[n]` (int64, the place of the class folder in the sorted list).
+def read(place: str, options: Mapping[str, str], root: Path | None) -> Raw:
+    """Pictures `[n, 3, crop, crop]` and labels `[n]` (int64, the place of the class folder in the sorted list).
 
-    `argument` is `PATH?size=256&crop=224`; a relative PATH is looked for in the working folder, then in the data folder.
-    Every picture is decoded once, resized and cropped as `Crop` says, in training too: the crops are not random.
-    Raises `UseError` if a picture is damaged, the splits' classes differ, or the inputs would take over `MAX_BYTES`.
+    Options: `size` (256), to which the short side is resized; `crop` (7/8 of it), the middle that networks get; `memory`
+    (8GiB). Every picture is decoded once, by as many threads as there are processors, which finds damaged ones and the
+    mean and standard deviation of the training pixels within the crops. Training pictures stay whole squares of `size`,
+    of which `Split.ordered` gives all, to be cropped at random, and `Split.batches` the middle. A split whose squares fit
+    into `memory` as bytes is kept there, the test split first; of another each batch is decoded as it is needed.
 
-    Differs from the paper (zhang2022, App. A): there the training pictures were cropped at random.
+    A relative PATH is looked for in the working folder, then in the data folder.
+    Raises `UseError` if a picture is damaged or the splits' classes differ.
     """
-    place, options = parse(FORM, argument, ("size", "crop"))
-    crop = Crop.of(FORM, options)
+    crop, memory = Crop.of(FORM, options), _bytes(options.get("memory", MEMORY))
     path = _folder(place, root)
-    train, test = _listed(path / "train"), _listed(_test(path))
+    listed = {"train": _listed(path / "train"), "test": _listed(_test(path))}
+    train, test = listed.values()
     _check_classes(train, test)
-    check_memory(f"{FORM}:{path}", len(train) + len(test), 3 * crop.crop**2)
-    said: list[str] = []
-    pairs = [_decoded(pictures, crop, said) for pictures in (train, test)]
+    files = {split: Files(found.paths, crop, whole=split == "train") for split, found in listed.items()}
+    kept = _kept(files, memory)
+    looks = {split: look(each, keep=split in kept) for split, each in files.items()}
+    mean, std = looks["train"].moments
+    if not std:
+        raise UseError(
+            f"{FORM}:{path}: all training pixels have the same grey level; there is nothing to learn from them"
+        )
+    pairs = {split: (Pictures(each.squares, crop, mean, std), listed[split].labels) for split, each in looks.items()}
+    said = [warning for each in looks.values() for warning in each.said]
     warnings = _left_out(path, test.folder, train.skipped + test.skipped) + decoder_warnings(said)
-    return Raw(pairs[0], pairs[1], len(train.classes), tuple(warnings))
+    about = {"size": crop.size, "crop": crop.crop, "kept": kept, "decoder": f"Pillow {PIL.__version__}"}
+    ready = Ready(mean, std, _fingerprint(crop, listed, looks), {"pictures": about})
+    return Raw(pairs["train"], pairs["test"], len(train.classes), tuple(warnings), ready)
+
+
+def _kept(files: Mapping[str, Files], memory: int) -> list[str]:
+    """Which splits are kept in memory: that of the test pictures first, which every analysis goes through many times."""
+    kept: list[str] = []
+    for split in ("test", "train"):
+        if sum(files[name].nbytes for name in (*kept, split)) <= memory:
+            kept.append(split)
+    return kept
+
+
+def _fingerprint(crop: Crop, listed: Mapping[str, _Pictures], looks: Mapping[str, Look]) -> str:
+    """Of the bytes of all files, their labels, and how they are cut."""
+    tensors = {f"{split} files": each.digests for split, each in looks.items()}
+    tensors |= {f"{split} labels": each.labels for split, each in listed.items()}
+    return content_hash(tensors | {"size, crop": torch.tensor([crop.size, crop.crop])})
+
+
+def _bytes(text: str) -> int:
+    """A number of bytes: 8GiB, 500MB, 0B."""
+    found = re.fullmatch(r"([0-9]{1,9})(B|[KMGT]i?B)", text)
+    if found is None:
+        raise UseError(f"{FORM}: option memory must be a number of bytes such as 500MB or 8GiB, not {text!r}")
+    number, unit = found.groups()
+    return int(number) * (1024 if "i" in unit else 1000) ** "BKMGT".index(unit[0])
 
 
 def _folder(place: str, root: Path | None) -> Path:
@@ -116,16 +161,6 @@ def _check_classes(train: _Pictures, test: _Pictures) -> None:
                 f"{FORM}: {other.folder} lacks class folders that {one.folder} has: {', '.join(lacking[:5])}{more}; "
                 "both must have the same classes"
             )
-
-
-def _decoded(pictures: _Pictures, crop: Crop, said: list[str]) -> Pair:
-    images = torch.empty((len(pictures), 3, crop.crop, crop.crop), dtype=torch.uint8)
-    view = images.numpy()
-    for i, (_, path) in enumerate(pictures.labelled()):
-        picture, warnings = decode(read_file(path), str(path))
-        view[i] = pixels(crop(picture.convert("RGB"), str(path)))
-        said += warnings[:1]
-    return images, torch.tensor([label for label, _ in pictures.labelled()])
 
 
 def _left_out(path: Path, test: Path, skipped: list[Path]) -> list[str]:

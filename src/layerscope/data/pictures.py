@@ -1,16 +1,19 @@
 """Single pictures of others: decoded, resized, cropped."""
 
 import io
+import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 from PIL.Image import open as open_picture
 
-from layerscope.data.query import whole_number
 from layerscope.errors import UseError
+from layerscope.query import whole_number
 
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "WEBP", "TIFF")
 """The decoders a foreign file may reach (others of the library start programs)."""
@@ -20,6 +23,9 @@ MAX_SIZE = 2048
 GREY = ("1", "L")
 DEEP = ("I", "F")
 """Pillow's modes of more than 8 bits a channel begin with these; it would cut their values at 255."""
+
+_thread = threading.local()
+"""Which picture a thread decodes, while it does."""
 
 
 @dataclass(frozen=True)
@@ -38,39 +44,94 @@ class Crop:
             raise UseError(f"{form}: crop {crop} is larger than size {size}, to which the short side is resized")
         return cls(size, crop)
 
+    @property
+    def margin(self) -> int:
+        """How far the crop lies within the square, from above and from the left."""
+        return round((self.size - self.crop) / 2)
+
     def __call__(self, picture: Image.Image, where: str) -> Image.Image:
         """The resized and cropped picture, with the roundings of torchvision's Resize and CenterCrop."""
+        return self._cut(picture, where, self.crop, 0)
+
+    def square(self, picture: Image.Image, where: str) -> Image.Image:
+        """The resized picture's middle `size` x `size`, laid such that `inner` of it is the crop, to the pixel."""
+        return self._cut(picture, where, self.size, self.margin)
+
+    def inner(self, square: Image.Image) -> Image.Image:
+        """The crop of a square."""
+        return square.crop((self.margin, self.margin, self.margin + self.crop, self.margin + self.crop))
+
+    def _cut(self, picture: Image.Image, where: str, side: int, before: int) -> Image.Image:
+        """A square of this side that begins so many pixels before the crop."""
         short = min(picture.size)
-        width, height = (int(self.size * side / short) for side in picture.size)
+        width, height = (int(self.size * length / short) for length in picture.size)
         if width * height > MAX_PIXELS:
             raise UseError(
                 f"{where} is {picture.width} x {picture.height}: too long to resize its short side to {self.size}"
             )
-        left, top = round((width - self.crop) / 2), round((height - self.crop) / 2)
-        resized = picture.resize((width, height), Image.Resampling.BILINEAR)
-        return resized.crop((left, top, left + self.crop, top + self.crop))
+        left, top = (round((length - self.crop) / 2) - before for length in (width, height))
+        if picture.size != (width, height):
+            picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+        return picture.crop((left, top, left + side, top + side))
 
 
 def decode(content: bytes, where: str) -> tuple[Image.Image, list[str]]:
-    """The picture in 8 bits, grey (mode L) or colour (RGB), and what the decoder warned of. `where` is for the errors.
+    """`decoded`, and what the decoder warned of."""
+    with heard() as said:
+        picture = decoded(content, where)
+    return picture, [f"{where}: {said[where]}"] if where in said else []
+
+
+def decoded(content: bytes, where: str) -> Image.Image:
+    """The picture in 8 bits, grey (mode L) or colour (RGB). `where` is for the errors, and for `heard`.
 
     Transparency and the orientation that a camera noted are left aside, as is usual for ImageNet.
     """
-    with warnings.catch_warnings(record=True) as said:
+    _thread.where = where
+    try:
+        with open_picture(io.BytesIO(content), formats=FORMATS) as picture:
+            _check(picture, where)
+            return in_mode("L" if picture.mode in GREY else "RGB", picture)
+    except UseError:
+        raise
+    except UnidentifiedImageError:
+        raise UseError(f"{where} is damaged or no picture; read are {', '.join(FORMATS)}") from None
+    except Image.DecompressionBombError:
+        raise _too_large(where) from None
+    except Exception as problem:  # a damaged picture can raise nearly anything
+        raise UseError(f"{where} is damaged: {problem}") from None
+    finally:
+        _thread.where = None
+
+
+def in_mode(mode: str, picture: Image.Image) -> Image.Image:
+    """The picture in one of Pillow's modes, decoded; itself if it is in that mode: `convert` would copy it, which takes a
+    tenth of the time of decoding it."""
+    picture.load()
+    return picture if picture.mode == mode else picture.convert(mode)
+
+
+@contextmanager
+def heard() -> Iterator[dict[str, str]]:
+    """What the decoder warns of meanwhile, in whatever thread: where -> the first warning.
+
+    Python's state of warnings belongs to the whole process, so one thread hears for all. Where nobody does, warnings
+    go their usual way.
+    """
+    said: dict[str, str] = {}
+    with warnings.catch_warnings():
+        usual = warnings.showwarning
+
+        def hear(message: Warning | str, *about: Any, **more: Any) -> None:
+            where = getattr(_thread, "where", None)
+            if where is None:
+                usual(message, *about, **more)
+            else:
+                said.setdefault(where, str(message))
+
         warnings.simplefilter("always")
-        try:
-            with open_picture(io.BytesIO(content), formats=FORMATS) as picture:
-                _check(picture, where)
-                decoded = picture.convert("L" if picture.mode in GREY else "RGB")
-        except UseError:
-            raise
-        except UnidentifiedImageError:
-            raise UseError(f"{where} is damaged or no picture; read are {', '.join(FORMATS)}") from None
-        except Image.DecompressionBombError:
-            raise _too_large(where) from None
-        except Exception as problem:  # a damaged picture can raise nearly anything
-            raise UseError(f"{where} is damaged: {problem}") from None
-    return decoded, [f"{where}: {warning.message}" for warning in said]
+        warnings.showwarning = hear
+        yield said
 
 
 def pixels(picture: Image.Image) -> np.ndarray:

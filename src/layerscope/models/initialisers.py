@@ -2,15 +2,17 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from layerscope import rng
-from layerscope.errors import unknown
+from layerscope.errors import UseError, unknown
 from layerscope.models.laws import AnyLaw, Law, Laws, Magnitude, Singular, fitted
+from layerscope.query import parse
 
 __all__ = ["INITIALISERS", "AnyLaw", "Law", "Laws", "initialise", "laws_of", "settled"]
 
@@ -21,25 +23,82 @@ _EMBEDDING = (nn.Embedding, nn.EmbeddingBag)
 _RECURRENT = (nn.RNN, nn.LSTM, nn.GRU, nn.RNNCell, nn.LSTMCell, nn.GRUCell)
 
 
+Weights = Callable[[int, int], tuple[Law, Law]]
+"""(fan in, fan out) -> laws of weight and bias of a linear map or convolution."""
+
+
 def _pytorch(fan_in: int, _fan_out: int) -> tuple[Law, Law]:
     bound = 1 / math.sqrt(fan_in)
     return Law("uniform", bound), Law("uniform", bound)
 
 
-def _zero_bias(weight: Callable[[int, int], Law]) -> Callable[[int, int], tuple[Law, Law]]:
-    return lambda fan_in, fan_out: (weight(fan_in, fan_out), Law("constant", 0.0))
+def _of_variance(kind: Literal["normal", "uniform"], variance: Callable[[int, int], float]) -> Weights:
+    """Weights of a variance, zero biases. `scale` is a half width of sqrt(3) standard deviations, or one of them."""
+    factor = 3 if kind == "uniform" else 1
+    return lambda i, o: (Law(kind, math.sqrt(factor * variance(i, o))), Law("constant", 0.0))
 
 
-INITIALISERS: dict[str, Callable[[int, int], tuple[Law, Law]]] = {
-    "pytorch": _pytorch,
-    "glorot": _zero_bias(lambda i, o: Law("uniform", math.sqrt(6 / (i + o)))),
-    "he": _zero_bias(lambda i, o: Law("normal", math.sqrt(2 / i))),
+VARIANCES: dict[str, Callable[[int, int], float]] = {
+    "glorot": lambda i, o: 2 / (i + o),
+    "he": lambda i, _: 2 / i,
+    "lecun": lambda i, _: 1 / i,
+    "lecun-printed": lambda i, _: math.sqrt(3) / i,
 }
-"""Name -> (fan in, fan out) -> laws of weight and bias of linear maps and convolutions.
+"""Variance of the weights. lecun-printed is what casper2019 prints for LeCun's (Sec. 3); the standard one is 1/(fan in)."""
 
-pytorch: uniform on +-1/sqrt(fan in), bias too (the default of `nn.Linear` and `nn.Conv*`). glorot: uniform of variance
-2/(fan in + fan out), zero bias. he: normal of variance 2/(fan in), zero bias.
+INITIALISERS: dict[str, Weights] = {
+    "pytorch": _pytorch,
+    **{f"{name}-normal": _of_variance("normal", variance) for name, variance in VARIANCES.items()},
+    **{f"{name}-uniform": _of_variance("uniform", variance) for name, variance in VARIANCES.items()},
+}
+INITIALISERS |= {
+    "glorot": INITIALISERS["glorot-uniform"],
+    "he": INITIALISERS["he-normal"],
+    "lecun": INITIALISERS["lecun-normal"],
+    "lecun-printed": INITIALISERS["lecun-printed-normal"],
+}
+"""Name -> laws of weight and bias of linear maps and convolutions.
+
+pytorch: uniform on +-1/sqrt(fan in), bias too (the default of `nn.Linear` and `nn.Conv*`). The others have zero biases and
+the variance of `VARIANCES`, normal or uniform; without a word for the shape glorot is uniform, he and lecun normal.
 """
+
+STATED: dict[str, Literal["normal", "truncated"]] = {"normal": "normal", "truncated-normal": "truncated"}
+"""Initialisers of one standard deviation for all weights: `normal?std=0.1`. truncated-normal is cut at two of them."""
+
+FIXUP = "fixup"
+"""He's normal weights, made small in residual branches (see `_fixup`)."""
+
+
+def check_initialiser(name: str) -> None:
+    """Refuse an initialiser that does not exist; the error names the nearest."""
+    base, _, text = name.partition("?")
+    if base in STATED:
+        _std(name)
+    elif text or base not in {*INITIALISERS, FIXUP}:
+        raise unknown("initialiser", name, [*INITIALISERS, FIXUP, *(f"{stated}?std=0.1" for stated in STATED)])
+
+
+def _weights(initialiser: str) -> Weights:
+    """The laws of linear maps by the name of an initialiser."""
+    check_initialiser(initialiser)
+    base = initialiser.partition("?")[0]
+    if base in STATED:
+        law = Law(STATED[base], _std(initialiser))
+        return lambda _i, _o: (law, Law("constant", 0.0))
+    return INITIALISERS["he" if base == FIXUP else base]
+
+
+def _std(initialiser: str) -> float:
+    """The standard deviation that the name of an initialiser states: never a variance."""
+    base, options = parse("initialiser", initialiser, ("std",))
+    try:
+        std = float(options["std"])
+    except (KeyError, ValueError):
+        raise UseError(f"{base} needs the standard deviation of the weights: {base}?std=0.1") from None
+    if not 0 < std < math.inf:
+        raise UseError(f"{base}: std is a standard deviation above 0, not {std:g}")
+    return std
 
 
 def laws_of(model: nn.Module, initialiser: str = "pytorch") -> dict[str, AnyLaw]:
@@ -50,13 +109,14 @@ def laws_of(model: nn.Module, initialiser: str = "pytorch") -> dict[str, AnyLaw]
     A tensor of any other module has no entry: nobody has said which law it was drawn from. A subclass has the law of its
     parent only among norm layers: one that draws its weights otherwise would be given a wrong law.
     """
-    if initialiser not in INITIALISERS:
-        raise unknown("initialiser", initialiser, INITIALISERS)
+    weights = _weights(initialiser)
     laws: dict[str, AnyLaw] = {}
     for path, module in model.named_modules(remove_duplicate=False):
         prefix = f"{path}." if path else ""
         stored = {name: stored for stored, name in _normed(module)}
-        laws |= {f"{prefix}{stored.get(n, n)}": law for n, law in _laws_of_module(module, initialiser).items()}
+        laws |= {f"{prefix}{stored.get(n, n)}": law for n, law in _laws_of_module(module, weights).items()}
+    if initialiser == FIXUP:
+        laws |= _fixup(model)
     laws |= following(model, laws)
     state = model.state_dict(keep_vars=True)
     return {name: law for name, law in laws.items() if name in state}
@@ -101,15 +161,17 @@ def _fitting(
     return found
 
 
-def _laws_of_module(module: nn.Module, initialiser: str) -> dict[str, Law]:
+def _laws_of_module(module: nn.Module, weights: Weights) -> dict[str, Law]:
     """The laws of a module's own tensors, by the names that they have without any parametrisation."""
+    if (stated := getattr(module, "initial_laws", None)) is not None:
+        return stated
     kind = parametrize.type_before_parametrizations(module)
     if kind in _LINEAR:
-        laws = INITIALISERS[initialiser](*_fans(_weight(module).shape))
+        laws = weights(*_fans(_weight(module).shape))
         bias = Law("constant", 0.0) if kind is nn.modules.linear.NonDynamicallyQuantizableLinear else laws[1]
         return {"weight": laws[0], "bias": bias}
     if kind in _TRANSPOSED:  # PyTorch takes the second axis for fan in here too, though it is the outputs'
-        return dict(zip(("weight", "bias"), INITIALISERS[initialiser](*_fans(_weight(module).shape)), strict=True))
+        return dict(zip(("weight", "bias"), weights(*_fans(_weight(module).shape)), strict=True))
     if kind is nn.Bilinear:
         bound = 1 / math.sqrt(_weight(module).shape[1])
         return {name: Law("uniform", bound) for name in ("weight", "bias")}
@@ -128,6 +190,35 @@ def _laws_of_module(module: nn.Module, initialiser: str) -> dict[str, Law]:
     if kind is nn.PReLU:
         return {"weight": Law("constant", 0.25)}
     return {}
+
+
+def _fixup(model: nn.Module) -> dict[str, AnyLaw]:
+    """What Fixup says of a residual network: the last linear map of each branch and the last of the network start at zero;
+    the others of a branch of m maps are He's times L^(-1/(2m - 2)), L the number of branches.
+
+    Source: Zhang, Dauphin, Ma: Fixup initialization, 2019, Sec. 3. Its scalars are the architecture's (`norm=scalar`).
+    """
+    branches: dict[str, Any] = {path: block for path, block in model.named_modules() if hasattr(block, "branch")}
+    if not branches:
+        raise UseError(
+            "fixup is for residual networks, such as resnet-v2-18?norm=scalar; this one has no residual block"
+        )
+    if norms := [path for path, module in model.named_modules() if isinstance(module, _NORM)]:
+        raise UseError(
+            f"fixup stands in for normalisation, and the network has {len(norms)} norm layers ({norms[0]}, ...); "
+            "take norm=scalar or norm=none, or another initialiser"
+        )
+    laws: dict[str, AnyLaw] = {}
+    for path, block in branches.items():
+        *inner, last = block.branch
+        factor = len(branches) ** (-1 / (2 * len(inner))) if inner else 1.0
+        for name in inner:
+            weight = _weight(block.get_submodule(name))
+            law = INITIALISERS["he"](*_fans(weight.shape))[0]
+            laws[f"{path}.{name}.weight"] = replace(law, scale=law.scale * factor)
+        laws[f"{path}.{last}.weight"] = Law("constant", 0.0)
+    head = [path for path, module in model.named_modules() if isinstance(module, nn.Linear)][-1]
+    return laws | {f"{head}.weight": Law("constant", 0.0)}
 
 
 def _attention(module: nn.Module) -> dict[str, Law]:

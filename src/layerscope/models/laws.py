@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 ENOUGH = 1 << 20
 """Entries that are looked at to tell one law from another: of many more than that a part will do."""
@@ -26,17 +26,27 @@ class AnyLaw(Protocol):
         ...
 
 
+_SHAPES = {
+    "normal": (math.inf, 1.0, math.sqrt(2)),
+    "truncated": (2.0, 0.879626, 1.168562),
+    "uniform": (1.0, 1 / math.sqrt(3), math.sqrt(0.8)),
+}
+"""Kind of a law -> farthest value and standard deviation in units of its scale, and the standard deviation of the squares in
+units of the variance."""
+
+
 @dataclass(frozen=True)
 class Law:
-    """The law of one tensor with independent entries: normal (`scale` is the standard deviation), uniform (on
-    `centre` - `scale` .. `centre` + `scale`) or constant (all entries equal `scale`).
+    """The law of one tensor with independent entries: normal (`scale` is the standard deviation), truncated (the same normal
+    law, cut at `centre` +- 2 `scale`: its own standard deviation is 0.88 `scale`), uniform (on `centre` - `scale` ..
+    `centre` + `scale`) or constant (all entries equal `scale`).
 
     `zero` is an index along the first axis whose entries are 0 (the padding row of an embedding). `fitted` says that
     nobody stated the law: its moments are those of the values at the start.
     """
 
     computed: ClassVar[bool] = False
-    kind: Literal["normal", "uniform", "constant"]
+    kind: Literal["normal", "truncated", "uniform", "constant"]
     scale: float
     centre: float = 0.0
     zero: int | None = None
@@ -58,6 +68,9 @@ class Law:
         values = torch.empty(like.shape, dtype=torch.float32)
         if self.kind == "normal":
             values.normal_(self.centre, self.scale, generator=generator)
+        elif self.kind == "truncated":
+            low, high = self.centre - 2 * self.scale, self.centre + 2 * self.scale
+            nn.init.trunc_normal_(values, self.centre, self.scale, low, high, generator=generator)
         else:
             values.uniform_(self.centre - self.scale, self.centre + self.scale, generator=generator)
         if self.zero is not None:
@@ -73,10 +86,9 @@ class Law:
         n, rounding = entries.numel(), torch.finfo(values.dtype).eps
         if not n:
             return True
-        wide = self.kind == "uniform" and float(entries.abs().max()) > self.scale * (1 + rounding)
-        sigma, spread = (
-            (self.scale / math.sqrt(3), math.sqrt(0.8)) if self.kind == "uniform" else (self.scale, math.sqrt(2))
-        )
+        reach, of_scale, spread = _SHAPES[self.kind]
+        wide = float(entries.abs().max()) > self.scale * reach * (1 + rounding)
+        sigma = self.scale * of_scale
         off_centre = abs(float(entries.mean())) > 6 * sigma / math.sqrt(n)
         square = float(entries.square().mean()) / sigma**2 if sigma else math.inf
         return not (wide or off_centre or abs(square - 1) > 6 * spread / math.sqrt(n) + rounding)
