@@ -167,8 +167,20 @@ def test_bad_checkpoints(tmp_path, capsys, change, said):
 
 
 def test_an_unfinished_training_is_said(tmp_path, capsys):
-    refused(capsys, "train", *SMALL, "--lr", "1e30", "--out", tmp_path / "run")
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ls.train(ls.TrainSpec(model="fcn-1x8", epochs=2), tmp_path / "run", progress=stop)
     assert "is not finished" in refused(capsys, "analyze", tmp_path / "run")
+
+
+def test_several_values_stand_behind_one_flag(tmp_path, capsys):
+    words = ["train", "--model", "fcn-1x8", "--epochs", "3", "--checkpoints", "1", "2", "--out", str(tmp_path / "run")]
+    assert main(words) == 0
+    capsys.readouterr()
+    steps = ls.Trajectory.open(tmp_path / "run" / "checkpoints").steps
+    assert [step.epoch for step in steps] == [0, 1, 2, 3]
 
 
 def test_stderr_and_exit_code_of_the_real_process(tmp_path):

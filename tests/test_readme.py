@@ -33,3 +33,15 @@ def test_the_tutorial_on_any_network(capsys):
     assert "transformer.wte = lm_head" in capsys.readouterr().out
     assert set(names["found"].frame["n"]) == {256}  # type: ignore[attr-defined]
     assert len(names["heads"]) == 12  # type: ignore[arg-type]
+
+
+def test_the_tutorial_on_the_training_lab(capsys):
+    tutorial = README.parent / "docs" / "tutorials" / "training-lab.md"
+    names: dict[str, object] = {}
+    for block in re.findall(r"^```python\n(.*?)```", tutorial.read_text(), re.DOTALL | re.MULTILINE):
+        exec(compile(block, str(tutorial), "exec"), names)
+    printed = capsys.readouterr().out
+    assert "25557032" in printed
+    assert "stage2.block1" in printed
+    assert "stage2.block2" not in printed.splitlines()[0]
+    assert names["run"].ending["reached"]  # type: ignore[attr-defined]

@@ -31,6 +31,7 @@ app = App(
     version=__version__,
     help_format="plaintext",
     help_on_error=False,
+    default_parameter=Parameter(consume_multiple=True),  # --steps 1 2 5, as well as --steps 1 --steps 2
 )
 
 DataDir = Annotated[
@@ -43,6 +44,7 @@ TRAIN, ROBUSTNESS, NO_MODEL = TrainSpec(), RobustnessSpec(), ModelSpec()
 """What is done where nothing else is asked; the demo too."""
 
 
+Device = Annotated[str, Parameter(help="Where to train: cpu, cuda, cuda:1, ...")]
 Json = Annotated[bool, Parameter(help="Print the result as JSON on stdout, for machines.", negative=())]
 DryRun = Annotated[bool, Parameter(help="Only say what it would take: time, memory, forwards.", negative=())]
 FailIf = Annotated[
@@ -65,22 +67,46 @@ def train(
     out: Out,
     spec: Annotated[TrainSpec, Parameter(name="*")] = TRAIN,
     data_dir: DataDir = None,
+    device: Device = "cpu",
     dry_run: DryRun = False,
     json: Json = False,
 ) -> int:
     if dry_run:
         from layerscope.training.session import plan
 
-        return _say(plan(spec, data_dir=data_dir), json)
-    run = _trained(spec, out, data_dir)
-    final = run.training().frame.query("metric == 'error' and split == 'test'").iloc[-1]
-    found = {"run": str(run.path), "epoch": int(final["step"]), "test_error": final["value"], "n": int(final["n"])}
+        return _say(plan(spec, data_dir=data_dir, device=device), json)
+    run = _trained(spec, out, data_dir, device)
+    end = run.ending
+    final = run.training().where(metric="error", split="test", step=end["epoch"]).iloc[0]
+    found = {
+        "run": str(run.path),
+        "epoch": end["epoch"],
+        "test_error": final["value"],
+        "n": int(final["n"]),
+        "ending": end,
+    }
+    if not end["reached"]:
+        print(f"warning: training {end['reason']}", file=sys.stderr)
+    if json:
+        _say(found, json)
+    else:
+        after = f"after epoch {end['epoch']} ({end['reason']})"
+        print(f"test error {100 * final['value']:.2f} % (n = {final['n']}) {after}; the run is in {run.path}")
+        print(f"next: layerscope analyze {run.path}")
+    return 1 if end["diverged"] else 0
+
+
+@app.command(help=COMMANDS["models"])
+def models(*, json: Json = False) -> int:
+    from rich.console import Console
+
+    from layerscope.console import models_table
+    from layerscope.models import listing
+
+    found = listing()
     if json:
         return _say(found, json)
-    print(
-        f"test error {100 * final['value']:.2f} % (n = {final['n']}) after epoch {final['step']}; the run is in {run.path}"
-    )
-    print(f"next: layerscope analyze {run.path}")
+    Console().print(models_table(found))
     return 0
 
 
@@ -217,11 +243,11 @@ def reproduce(
     return _reproduced(found, scale, out or Path("runs") / f"{study.replace('/', '-')}-{scale}", seeds, data_dir, json)
 
 
-def _trained(spec: TrainSpec, out: Path, data_dir: Path | None) -> "Run":
+def _trained(spec: TrainSpec, out: Path, data_dir: Path | None, device: str = "cpu") -> "Run":
     from layerscope.console import progress
     from layerscope.training.session import train
 
-    return train(spec, out, data_dir=data_dir, progress=progress())
+    return train(spec, out, data_dir=data_dir, device=device, progress=progress())
 
 
 def _opened(

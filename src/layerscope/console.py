@@ -131,6 +131,27 @@ def parts_table(found: dict[str, Any]) -> Any:
     return Group(table, Text("\n".join(left or ["left out: nothing"])))
 
 
+def models_table(found: list[dict[str, Any]]) -> Any:
+    """The architectures: what each is, its options, and the parameters of the usual ones."""
+    from rich.console import Group
+    from rich.padding import Padding
+    from rich.table import Table
+    from rich.text import Text
+
+    shown: list[Any] = []
+    for family in found:
+        shown.append(Text(f"{family['form']}  {family['what']}", style="bold"))
+        options = "  ".join(f"{name}={values}" for name, values in family["options"].items())
+        shown.append(Padding(Text(f"options: {options}" if options else "no options"), (0, 0, 0, 2)))
+        table = Table(box=None, pad_edge=False, show_header=False)
+        for name, counts in family["parameters"].items():
+            sizes = [f"{count:,} on {data}" for data, count in counts.items() if count is not None]
+            table.add_row(*map(Text, [name, "parameters: " + ", ".join(sizes)]))
+        shown.append(Padding(table, (0, 0, 1, 2)))
+    shown.append(Text("Write options after a ?, quoted: --model 'fcn-3x256?norm=batch&width=0.5'"))
+    return Group(*shown)
+
+
 def _without_common(names: list[str]) -> list[str]:
     """Dotted names without the path that they have in common."""
     paths = [name.split(".")[:-1] for name in names]

@@ -6,6 +6,7 @@ QUESTION = "Which layers of a trained network matter, and which can be put back 
 COMMANDS = {
     "demo": "Which layers of a small network matter? Train on embedded digits, analyse and report, in about a minute.",
     "train": "How did a network get where it is? Train one and keep its checkpoints, from before any data is seen.",
+    "models": "Which networks can be trained here? List the architectures, their options and sizes.",
     "analyze": "Which layers of a run or any model matter? Put each back to its start and checkpoints, draw it afresh; report.",
     "parts": "What can be changed in a network? List its Parts and their tensors, and what is left out, with the reason.",
     "materialize": "What does the network look like with a layer put back or drawn afresh? Write its values to a file.",

@@ -73,6 +73,12 @@ class Run:
         """Whether training was finished."""
         return self.folder.has(TRAINING)
 
+    @property
+    def ending(self) -> dict[str, Any]:
+        """Of a finished training: the `epoch` whose network is the trained one, the `reason` why training ended, whether it
+        `reached` what it waited for, and whether it `diverged`. Nothing before."""
+        return self.provenance.get("training", {}).get("ending", {})
+
     def training(self) -> Table:
         """Losses and errors per epoch."""
         return Table.open(self.folder.file(TRAINING))

@@ -107,7 +107,8 @@ def _code(model: nn.Module, asked: ModelSpec, spec: RobustnessSpec) -> list[str]
 def planned(asked: TrainSpec, spec: RobustnessSpec, data_dir: str | Path | None = None) -> Material:
     """What the analysis of a training would work on, were it done: a network that is not trained stands for it."""
     data = load(asked.data, data_dir)
-    model = build(asked.model, data.input_shape, data.classes)
+    with torch.random.fork_rng():
+        model = build(asked.model, data.input_shape, data.classes)
     return Material(
         model,
         Trajectory.of(final=tensors_of(model)),
@@ -147,7 +148,10 @@ def _complete(run: Run, asked: TrainSpec) -> Trajectory:
     """A run's checkpoints. Refused if one is missing: the last one there would be taken for the trained network."""
     trajectory = Trajectory.open(run.checkpoints.path)
     there = {step.epoch for step in trajectory.steps}
-    if missing := [epoch for epoch in asked.kept if epoch not in there]:
+    last = run.ending.get("epoch")
+    if last == 0:
+        raise UseError(f"{run.path} has no trained network: training {run.ending['reason']}")
+    if missing := [epoch for epoch in asked.kept(last) if epoch not in there]:
         raise UseError(f"{run.checkpoints.path} lacks the checkpoint of epoch {missing[0]}, which the run's spec keeps")
     return trajectory
 
@@ -164,7 +168,7 @@ def _all(data: DataSet) -> dict[str, Iterable[Any]]:
 def _some(train: Split, spec: RobustnessSpec) -> Iterable[Any]:
     """Samples to recalibrate with: chosen at random, because a data set may be sorted by class."""
     order = torch.randperm(len(train), generator=rng.generator(spec.seed, "calibration"))[: spec.calibrate]
-    return Split(train.inputs[order], train.targets[order]).batches()
+    return train.select(order).batches()
 
 
 def _splits(name: str) -> dict[str, Iterable[Any]]:

@@ -20,7 +20,7 @@ from layerscope.engine.reference import Task, reference
 from layerscope.engine.subject import with_statistics
 from layerscope.errors import UseError, unknown
 from layerscope.metrics import named
-from layerscope.partition import whole
+from layerscope.partition import first_names, whole
 from layerscope.perturb import Edit, Rerandomize, Rewind, Variant, World
 from layerscope.run import Run, environment, fields_of
 from layerscope.runtime import Kept, Progress
@@ -175,8 +175,9 @@ def plan(material: Material, epochs: Sequence[int], spec: RobustnessSpec) -> dic
     """What the analysis of a trajectory with these epochs would take, from a few timed passes over some of the test data:
     variants, forwards, seconds, bytes."""
     partition = partition_of(material.model, spec)
-    laws = settled_laws(material.model, material.trajectory, material.laws)
-    world = World.of(material.model, material.trajectory, laws)
+    trajectory = material.trajectory.tied(first_names(material.model))
+    laws = settled_laws(material.model, trajectory, material.laws)
+    world = World.of(material.model, trajectory, laws)
     steps = len(epochs if spec.steps is None else {epochs[0], epochs[-1], *spec.steps}) if len(epochs) > 1 else 0
     variants = 1 + sum(world.draws(part, spec.draws) for part in partition) + (len(partition) + 1) * steps
     samples = sum(_samples(batches) for batches in material.splits.values())

@@ -18,11 +18,12 @@ def training(spec: Facts, provenance: Facts) -> list[str]:
     """What was trained on what, in sentences; what the files do not say is left out."""
     if spec.get("kind") != "train":
         return []
-    data = provenance.get("training", {}).get("data", {})
+    facts = provenance.get("training", {})
     return [
-        f"The network {_model(spec['model'])} was trained on {_data(spec, data)}.",
+        f"The network {_model(spec['model'])} was trained on {_data(spec, facts.get('data', {}))}.",
         _how(spec),
-        _kept(spec),
+        *_ended(spec, facts.get("ending", {})),
+        _kept(spec, facts.get("ending", {}).get("epoch", spec["epochs"])),
     ]
 
 
@@ -91,25 +92,66 @@ def _data(spec: Facts, data: Facts) -> str:
     if "n_train" not in data:
         return str(spec["data"])
     counts = f"{words.count(data['n_train'])} training and {words.count(data['n_test'])} test samples"
-    return f"{spec['data']} ({counts}, {data['classes']} classes)"
+    return f"{spec['data']} ({counts}, {data['classes']} classes{_noise(data)})"
+
+
+def _noise(data: Facts) -> str:
+    noise = data.get("noise")
+    if not noise:
+        return ""
+    done = "shuffled among themselves" if noise["kind"] == "shuffled" else "replaced by random classes"
+    chosen = f"{100 * noise['ratio']:g} % of the training labels {done}"
+    return f"; {chosen}, {words.count(noise['differ'])} of them are wrong now"
+
+
+OPTIMIZERS = {"sgd": "stochastic gradient descent", "adam": "Adam", "rmsprop": "RMSProp"}
+AUGMENTED = {
+    "flip": "mirrored left-right at random",
+    "pad-crop": "moved by up to 4 pixels at random",
+    "pad-crop-flip": "moved by up to 4 pixels and mirrored left-right at random",
+    "imagenet": "cropped (8 to 100 % of the area), resized and mirrored left-right at random",
+}
 
 
 def _how(spec: Facts) -> str:
-    shares = words.listed([f"{100 * share:g} %" for share in spec["milestones"]])
-    rate = f"learning rate {spec['lr']:g}" + (
-        f" (times {spec['decay']:g} after {shares} of the epochs)" if shares else ""
-    )
     decay = f"weight decay {spec['weight_decay']:g}" if spec["weight_decay"] else "no weight decay"
+    optimizer = OPTIMIZERS[spec.get("optimizer", "sgd")]
+    changed = AUGMENTED.get(spec.get("augment", "none"))
+    most = "" if spec.get("until", "epochs") == "epochs" else "at most "
     return (
-        f"Training took {words.plural(spec['epochs'], 'epoch')} of stochastic gradient descent in batches of "
-        f"{spec['batch_size']}, with {rate}, momentum {spec['momentum']:g} and {decay}. "
-        f"Initial values: {spec['initialiser']}. Seed: {spec['seed']}."
+        f"Training took {most}{words.plural(spec['epochs'], 'epoch')} of {optimizer} in batches of "
+        f"{spec['batch_size']}, with learning rate {spec['lr']:g}{_schedule(spec)}, momentum {spec['momentum']:g} and {decay}. "
+        + (f"Training images were {changed}. " if changed else "")
+        + ("Products were computed in bfloat16. " if spec.get("precision") == "bfloat16" else "")
+        + f"Initial values: {spec['initialiser']}. Seed: {spec['seed']}."
     )
 
 
-def _kept(spec: Facts) -> str:
+def _schedule(spec: Facts) -> str:
+    kind = spec.get("schedule", "step")
+    if kind == "cosine":
+        return " (falling to 0 as a cosine)"
+    if kind == "exponential":
+        return f" (times {spec['decay']:g} after every epoch)"
+    if kind == "constant" or not (spec.get("every") or spec["milestones"]):
+        return ""
+    if spec.get("every"):
+        return f" (times {spec['decay']:g} after every {words.plural(spec['every'], 'epoch')})"
+    shares = words.listed([f"{100 * share:g} %" for share in spec["milestones"]])
+    return f" (times {spec['decay']:g} after {shares} of the epochs)"
+
+
+def _ended(spec: Facts, end: Facts) -> list[str]:
+    """How the training ended, where not just by its epochs; and what was frozen."""
+    frozen = [f"These kept their initial values: {words.listed(list(spec['freeze']))}."] if spec.get("freeze") else []
+    if not end or end["reason"] == "all epochs":
+        return frozen
+    return [*frozen, f"The trained network is that of epoch {end['epoch']}: {end['reason']}."]
+
+
+def _kept(spec: Facts, last: int) -> str:
     kept = spec["checkpoints"]
     if kept is None:
         return "Its values were kept before training and after every epoch."
-    epochs = [str(epoch) for epoch in sorted({0, *kept, spec["epochs"]})]
+    epochs = [str(epoch) for epoch in sorted({0, *(epoch for epoch in kept if epoch < last), last})]
     return f"Its values were kept at epochs {words.listed(epochs, 12)}; 0 is before training."

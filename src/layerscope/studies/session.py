@@ -53,7 +53,7 @@ def cost(study: Study, scale: str, seeds: int | None = None, *, data_dir: str | 
     first, *others = [
         (
             training_plan(training, data_dir=data_dir),
-            analysis_plan(planned(training, analysis, data_dir), training.kept, analysis),
+            analysis_plan(planned(training, analysis, data_dir), training.kept(), analysis),
         )
         for training, analysis in runs[:2]
     ]

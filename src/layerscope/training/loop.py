@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,6 +17,9 @@ from layerscope.metrics.error import is_error
 from layerscope.models import build
 from layerscope.models.initialisers import initialise, laws_of
 from layerscope.state import State
+from layerscope.training.augment import CHANGES, Images
+from layerscope.training.frozen import freeze, frozen_parts
+from layerscope.training.optimizers import optimizer_of, restore, state_of_optimizer
 from layerscope.training.spec import TrainSpec
 
 TOGETHER = 64
@@ -24,21 +28,22 @@ TOGETHER = 64
 
 @dataclass(frozen=True)
 class Moment:
-    """The training after an epoch: read it before asking for the next. `rows` are the losses of this epoch."""
+    """The training after an epoch: read it before asking for the next. `rows` are the losses of this epoch.
+
+    `diverged` says why an epoch could not be finished; the network is then that of the epoch before.
+    """
 
     epoch: int
     model: nn.Module
     optimizer: torch.optim.Optimizer
     rows: list[dict[str, Any]]
+    diverged: str = ""
 
     def state(self) -> dict[str, Tensor]:
-        """All tensors that the rest of the training depends on: the network's, and the momentum of each parameter."""
-        momenta = {
-            f"momentum.{name}": self.optimizer.state[parameter]["momentum_buffer"]
-            for name, parameter in self.model.named_parameters()
-            if "momentum_buffer" in self.optimizer.state[parameter]
-        }
-        return {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()} | momenta
+        """All tensors that the rest of the training depends on: the network's, and those of the optimiser."""
+        network = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        held = state_of_optimizer(self.model, self.optimizer)
+        return network | {f"optimizer.{name}": tensor for name, tensor in held.items()}
 
 
 @dataclass(frozen=True)
@@ -49,86 +54,161 @@ class Stopped:
     state: State
 
 
+@dataclass
+class Seen:
+    """Loss and errors of an epoch's samples, while the weights move. What is seen is counted `TOGETHER`."""
+
+    loss_sum: float = 0.0
+    errors: int = 0
+    n: int = 0
+    waiting: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list)
+
+    def add(self, loss: Tensor, outputs: Tensor, targets: Tensor) -> bool:
+        """Whether the loss is finite as far as it has been counted."""
+        self.waiting.append((loss.detach(), outputs.detach(), targets))
+        return len(self.waiting) < TOGETHER or self.count()
+
+    def count(self) -> bool:
+        if self.waiting:
+            losses, outputs, targets = zip(*self.waiting, strict=True)
+            sizes = torch.tensor([len(each) for each in targets], dtype=torch.float64)
+            self.loss_sum += float(torch.stack(losses).double().cpu() @ sizes)
+            self.errors += int(is_error(torch.cat(outputs), torch.cat(targets)).sum())
+            self.n += sum(len(each) for each in targets)
+            self.waiting.clear()
+        return math.isfinite(self.loss_sum)
+
+
 def start(spec: TrainSpec, data: DataSet) -> nn.Module:
-    """The network before any data is seen, drawn from the laws of the spec."""
-    model = build(spec.model, data.input_shape, data.classes)
+    """The network before any data is seen, drawn from the laws of the spec. Raises `UseError` for what cannot be trained."""
+    with torch.random.fork_rng():  # PyTorch's modules draw values of their own when they are made
+        model = build(spec.model, data.input_shape, data.classes)
     initialise(model, laws_of(model, spec.initialiser), spec.seed)
+    frozen_parts(model, spec.freeze, spec.freeze_by)
+    if spec.augment != "none" and len(data.input_shape) != 3:
+        raise UseError(f"augment={spec.augment} is for images; inputs of {data.name} are {list(data.input_shape)}")
+    one_left = len(data.train) % spec.batch_size == 1
+    if one_left and any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
+        raise UseError(
+            f"the last batch of an epoch would have one sample ({len(data.train)} in batches of {spec.batch_size}), of which "
+            "batch norm has no statistics; take another batch_size or n_train"
+        )
+    if spec.until == "validation" and data.validation is None:
+        raise UseError(f"until=validation needs validation data; take them out: {data.name}?n_validation=5000")
     return model
 
 
-def moments(spec: TrainSpec, model: nn.Module, data: DataSet, stopped: Stopped | None = None) -> Iterator[Moment]:
-    """The training of a `start` before any data is seen and after each epoch; from where it was stopped, with the same bits.
-
-    Raises `UseError` where the loss is not finite.
+def moments(
+    spec: TrainSpec, model: nn.Module, data: DataSet, stopped: Stopped | None = None, device: str = "cpu"
+) -> Iterator[Moment]:
+    """The training of a `start` before any data is seen and after each epoch; from where it was stopped, with the same bits
+    (on a CPU). An epoch whose loss is not finite is the last, and says so.
     """
-    optimizer = torch.optim.SGD(model.parameters(), spec.lr, spec.momentum, weight_decay=spec.weight_decay, fused=True)
+    _place(model, device)
+    train, others = data.train.to(device), _measured(data, device)
+    still = freeze(model, frozen_parts(model, spec.freeze, spec.freeze_by))
+    optimizer = optimizer_of(model, spec)
     if stopped is None:
-        yield Moment(0, model, optimizer, _rows(0, "test", *measure(model, data.test)))
+        yield Moment(0, model, optimizer, _rows_of(0, model, others, spec))
     else:
         _restore(model, optimizer, stopped.state)
     for epoch in range(stopped.epoch + 1 if stopped else 1, spec.epochs + 1):
-        for group in optimizer.param_groups:
-            group["lr"] = spec.learning_rate(epoch - 1)
-        seen = _epoch(model, optimizer, data.train, spec, epoch)
-        rows = _rows(epoch, "train", *seen) + _rows(epoch, "test", *measure(model, data.test))
-        if not math.isfinite(seen[0]):
-            raise UseError(
-                f"training diverged in epoch {epoch} (loss {seen[0]}); the checkpoints before it are kept. "
-                f"A smaller learning rate than {spec.lr} is the first thing to try"
-            )
+        good = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        seen = _epoch(model, optimizer, train, data, spec, epoch, still)
+        rows = _rows_of(epoch, model, others, spec) if seen.count() else []
+        if diverged := _diverged(seen, rows):
+            model.load_state_dict(good)
+            yield Moment(epoch, model, optimizer, [_failure(epoch, seen, diverged)], diverged)
+            return
+        rows = [*_rows(epoch, "train", seen.loss_sum / seen.n, seen.errors / seen.n, seen.n), *rows]
         yield Moment(epoch, model, optimizer, rows)
+
+
+def _place(model: nn.Module, device: str) -> None:
+    """Move a network to a device, laid out as its convolutions are fastest.
+
+    On a CPU, the gradient of a strided 1x1 convolution of few channels that are last in memory is written outside its
+    workspace: the process dies, or worse, does not (oneDNN issue 6035: fewer than 8 with AVX2, 16 with AVX-512).
+    """
+    model.to(device)
+    convs = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+    fatal = [c for c in convs if set(c.kernel_size) == {1} and max(c.stride) > 1 and c.in_channels // c.groups < 16]
+    if convs and not (fatal and device == "cpu"):
+        model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
 def _restore(model: nn.Module, optimizer: torch.optim.Optimizer, state: State) -> None:
     model.load_state_dict({name.removeprefix("model."): t for name, t in state.items() if name.startswith("model.")})
-    for name, parameter in model.named_parameters():
-        if f"momentum.{name}" in state:
-            optimizer.state[parameter]["momentum_buffer"] = state[f"momentum.{name}"].clone()
+    restore(model, optimizer, {n.removeprefix("optimizer."): t for n, t in state.items() if n.startswith("optimizer.")})
 
 
 def _epoch(
-    model: nn.Module, optimizer: torch.optim.Optimizer, train: Split, spec: TrainSpec, epoch: int
-) -> tuple[float, float, int]:
-    """One pass in an order that depends on seed and epoch alone: mean loss and error while the weights move, and n."""
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    train: Split,
+    data: DataSet,
+    spec: TrainSpec,
+    epoch: int,
+    still: list[nn.Module],
+) -> Seen:
+    """One pass in an order that depends on seed and epoch alone; it ends early where the loss is not finite."""
+    for group in optimizer.param_groups:
+        group["lr"] = spec.learning_rate(epoch - 1)
     order = torch.randperm(len(train), generator=rng.generator(spec.seed, "order", draw=epoch))
+    changes = rng.generator(spec.seed, "augment", draw=epoch)
+    change, about = CHANGES.get(spec.augment), Images(data.black, data.input_shape[-1])
     model.train()
-    seen: list[tuple[Tensor, Tensor, Tensor]] = []
-    loss_sum, errors = 0.0, 0
-    for indices in order.split(spec.batch_size):
-        targets = train.targets[indices]
-        outputs = model(train.inputs[indices])
-        loss = cross_entropy(outputs, targets)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        seen.append((loss.detach(), outputs.detach(), targets))
-        if len(seen) == TOGETHER:
-            loss_sum, errors = _added(loss_sum, errors, seen)
-    loss_sum, errors = _added(loss_sum, errors, seen)
-    return loss_sum / len(train), errors / len(train), len(train)
+    for module in still:
+        module.eval()
+    seen = Seen()
+    with _seeded(rng.address(spec.seed, "layers", draw=epoch)):
+        for inputs, targets in train.ordered(order, spec.batch_size):
+            inputs = change(inputs, changes, about) if change else train.cropped(inputs)
+            with _precision(spec, inputs.device):
+                outputs = model(inputs)
+                loss = cross_entropy(outputs, targets)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            if not seen.add(loss, outputs, targets):
+                break
+    return seen
 
 
-def _added(loss_sum: float, errors: int, seen: list[tuple[Tensor, Tensor, Tensor]]) -> tuple[float, int]:
-    """The sums with what was seen added; `seen` is emptied."""
-    if seen:
-        losses, outputs, targets = zip(*seen, strict=True)
-        sizes = torch.tensor([len(each) for each in targets], dtype=torch.float64)
-        loss_sum += float(torch.stack(losses).double() @ sizes)
-        errors += int(is_error(torch.cat(outputs), torch.cat(targets)).sum())
-        seen.clear()
-    return loss_sum, errors
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """PyTorch's global random state, from which dropout draws, is of this seed; and the caller's own afterwards."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
+
+
+def _precision(spec: TrainSpec, device: torch.device) -> AbstractContextManager[Any]:
+    return torch.autocast(device.type, torch.bfloat16) if spec.precision == "bfloat16" else nullcontext()
+
+
+def _measured(data: DataSet, device: str) -> dict[str, Split]:
+    """The splits that are measured before training and after each epoch."""
+    splits = {"validation": data.validation, "test": data.test}
+    return {name: split.to(device) for name, split in splits.items() if split is not None}
 
 
 @torch.inference_mode()
-def measure(model: nn.Module, split: Split) -> tuple[float, float, int]:
-    """Mean loss, error and n of the network as it is."""
+def measure(model: nn.Module, split: Split, spec: TrainSpec | None = None) -> tuple[float, float, int]:
+    """Mean loss, error and n of the network as it is, in the precision of the spec."""
     model.eval()
+    spec = spec or TrainSpec()
     loss_sum, errors = 0.0, 0
     for inputs, targets in split.batches():
-        outputs = model(inputs)
-        loss_sum += cross_entropy(outputs, targets, reduction="sum").item()
+        with _precision(spec, inputs.device):
+            outputs = model(inputs)
+            loss_sum += cross_entropy(outputs, targets, reduction="sum").item()
         errors += int(is_error(outputs, targets).sum())
     return loss_sum / len(split), errors / len(split), len(split)
+
+
+def _rows_of(epoch: int, model: nn.Module, splits: dict[str, Split], spec: TrainSpec) -> list[dict[str, Any]]:
+    return [row for name, split in splits.items() for row in _rows(epoch, name, *measure(model, split, spec))]
 
 
 def _rows(epoch: int, split: str, loss: float, error: float, n: int) -> list[dict[str, Any]]:
@@ -138,3 +218,16 @@ def _rows(epoch: int, split: str, loss: float, error: float, n: int) -> list[dic
         place | {"metric": "cross_entropy", "unit": "nats", "value": loss},
         place | {"metric": "error", "unit": "fraction", "value": error},
     ]
+
+
+def _diverged(seen: Seen, rows: list[dict[str, Any]]) -> str:
+    """Why a training cannot go on after an epoch; nothing if it can."""
+    if not math.isfinite(seen.loss_sum):
+        return f"the training cross-entropy was not finite within the first {seen.n} samples"
+    wrong = [row["split"] for row in rows if not math.isfinite(row["value"])]
+    return f"the cross-entropy on {wrong[0]} data was not finite after it" if wrong else ""
+
+
+def _failure(epoch: int, seen: Seen, why: str) -> dict[str, Any]:
+    place = {"step": epoch, "split": "train", "n": seen.n, "status": "diverged", "reason": why}
+    return place | {"metric": "cross_entropy", "unit": "nats", "value": math.nan}

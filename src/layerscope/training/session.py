@@ -10,16 +10,18 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from layerscope.data import DataSet, Split, load
+from layerscope.data import DataSet, load
 from layerscope.errors import UseError
 from layerscope.run import TRAINING, Run, environment
 from layerscope.runtime import Progress
 from layerscope.state import nbytes_of
 from layerscope.step import Step
 from layerscope.table import Table
+from layerscope.training.ending import Ending, Epoch, best, ending
+from layerscope.training.frozen import frozen_parts
 from layerscope.training.loop import Moment, Stopped, measure, moments, start
 from layerscope.training.spec import TrainSpec
-from layerscope.trajectory import save_state, write_tensors
+from layerscope.trajectory import SUFFIX, save_state, write_tensors
 
 RESUME = "resume/training.safetensors"
 EVERY = 5.0
@@ -28,15 +30,25 @@ are trained again, with the same bits."""
 
 
 def train(
-    spec: TrainSpec, out: str | Path, *, data_dir: str | Path | None = None, progress: Progress | None = None
+    spec: TrainSpec,
+    out: str | Path,
+    *,
+    data_dir: str | Path | None = None,
+    device: str = "cpu",
+    progress: Progress | None = None,
 ) -> Run:
     """Train a network and keep its trajectory in the run folder `out`.
 
     A checkpoint is written before any data is seen and after each epoch that the spec keeps; `training.parquet` has
-    losses and errors per epoch. A run of the same spec that is complete is left as it is, and one that was stopped goes on
-    with the same bits; a folder that holds anything else is an error, and never changed. Raises `UseError` if the loss is
-    no longer finite.
+    losses and errors per epoch. The last checkpoint is the trained network: that of the epoch where training ended, of the
+    lowest validation error with `until="validation"`, and of the epoch before where an epoch diverged. `Run.ending` says which
+    and why.
+
+    A run of the same spec that is complete is left as it is, and one that was stopped goes on, on a CPU with the same bits; a
+    folder that holds anything else is an error, and never changed. Raises `UseError` for what cannot be trained, before
+    anything is written.
     """
+    check_device(device)
     data = load(spec.data, data_dir)
     model = start(spec, data)  # before the folder is claimed: a name that does not exist leaves nothing behind
     run = Run(out)
@@ -44,21 +56,33 @@ def train(
         if run.trained:
             _refuse_other_data(run, data, run.provenance["training"]["data"]["fingerprint"])
         else:
-            _train(run, spec, model, data, progress)
+            _train(run, spec, model, data, device, progress)
     return run
 
 
-def plan(spec: TrainSpec, *, data_dir: str | Path | None = None) -> dict[str, Any]:
-    """What a training would take, from 20 timed steps: steps, seconds, bytes of checkpoints and of memory."""
+def check_device(name: str) -> None:
+    """Refuse a device that PyTorch does not have here."""
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as problem:
+        reason = str(problem).partition("\n")[0]
+        raise UseError(f"there is no device {name!r} here ({reason}); cpu is always there") from None
+
+
+def plan(spec: TrainSpec, *, data_dir: str | Path | None = None, device: str = "cpu") -> dict[str, Any]:
+    """What a training would take, from 20 timed steps: steps, seconds, bytes of checkpoints and of memory. The most, if it may
+    end before all epochs."""
+    check_device(device)
     data = load(spec.data, data_dir)
     model = start(spec, data)
-    size, kept = nbytes_of(model), len(spec.kept)
+    size, kept = nbytes_of(model), len(spec.kept())
     steps = spec.epochs * -(-len(data.train) // spec.batch_size)
-    few = Split(data.train.inputs[: 20 * spec.batch_size], data.train.targets[: 20 * spec.batch_size])
+    few = data.train.select(torch.arange(min(len(data.train), 20 * spec.batch_size)))
     brief = dataclasses.replace(spec, epochs=2, checkpoints=None)
-    times = [time.perf_counter() for _ in moments(brief, model, dataclasses.replace(data, train=few))]
+    brief_data = dataclasses.replace(data, train=few, validation=None)
+    times = [time.perf_counter() for _ in moments(brief, model, brief_data, device=device)]
     began = time.perf_counter()
-    measure(model, data.test)
+    measure(model, data.test.to(device), spec)
     tested = time.perf_counter() - began
     each = max(0.0, times[2] - times[1] - tested) / -(-len(few) // spec.batch_size)
     return {
@@ -70,22 +94,29 @@ def plan(spec: TrainSpec, *, data_dir: str | Path | None = None) -> dict[str, An
     }
 
 
-def _train(run: Run, spec: TrainSpec, model: nn.Module, data: DataSet, progress: Progress | None) -> None:
+def _train(run: Run, spec: TrainSpec, model: nn.Module, data: DataSet, device: str, progress: Progress | None) -> None:
     began, saved = time.perf_counter(), time.monotonic()
     stopped, rows = _stopped(run, data)
-    for moment in moments(spec, model, data, stopped):
-        if spec.keeps(moment.epoch):
-            save_state(run.checkpoints, Step(moment.epoch), moment.model.state_dict())
+    end = ending(spec, epochs_of(rows))
+    for moment in () if end else moments(spec, model, data, stopped, device):
         rows += moment.rows
+        end = ending(spec, epochs_of(rows))
+        _keep(run, spec, moment, end, rows)
         if progress is not None and moment.epoch:
             progress("train", moment.epoch, spec.epochs)
+        if end is not None:
+            break
         if time.monotonic() - saved > EVERY:
             _save(run, moment, rows, data)
             saved = time.monotonic()
+    assert end is not None  # after the last epoch at the latest
+    _drop_after(run, end.epoch)
     facts = environment() | {
         "spec": spec.fingerprint,
         "data": data.describe(),
-        "device": "cpu",
+        "frozen": [part.name for part in frozen_parts(model, spec.freeze, spec.freeze_by)],
+        "ending": dataclasses.asdict(end),
+        "device": _device(device),
         "threads": torch.get_num_threads(),
         "seconds": round(time.perf_counter() - began, 2),
         "resumed_after_epoch": stopped.epoch if stopped else None,
@@ -93,6 +124,47 @@ def _train(run: Run, spec: TrainSpec, model: nn.Module, data: DataSet, progress:
     run.record("training", facts)
     run.folder.write(TRAINING, Table.of([{"run": run.name, **row} for row in rows], facts).save)
     run.folder.remove(RESUME)
+
+
+def epochs_of(rows: list[dict[str, Any]]) -> list[Epoch]:
+    """What each epoch was like, from the rows of a training."""
+    found: dict[int, dict[str, Any]] = {}
+    for row in rows:
+        if row["step"] and (row["split"], row["metric"]) in (("train", "cross_entropy"), ("validation", "error")):
+            entry = found.setdefault(row["step"], {})
+            entry["train_loss" if row["split"] == "train" else "validation_error"] = row["value"]
+            if row["status"] != "ok":
+                entry["diverged"] = row["reason"]
+    return [Epoch(**found[epoch]) for epoch in sorted(found)]
+
+
+def _keep(run: Run, spec: TrainSpec, moment: Moment, end: Ending | None, rows: list[dict[str, Any]]) -> None:
+    """Write the checkpoint of a moment, if it is kept or may be that of the trained network."""
+    epoch = moment.epoch - 1 if moment.diverged else moment.epoch
+    candidate = moment.epoch and spec.until == "validation" and best(epochs_of(rows)) == moment.epoch
+    if candidate:
+        _drop_better(run, spec, epoch)
+    if candidate or spec.keeps(epoch) or (end is not None and end.epoch == epoch):
+        save_state(run.checkpoints, Step(epoch), moment.model.state_dict())
+
+
+def _drop_better(run: Run, spec: TrainSpec, epoch: int) -> None:
+    """Remove the checkpoint of the epoch that was the best so far, unless the spec keeps it."""
+    for name in run.checkpoints.listed():
+        there = Step.parse(name.removesuffix(SUFFIX)).epoch
+        if there < epoch and not spec.keeps(there):
+            run.checkpoints.remove(name)
+
+
+def _drop_after(run: Run, epoch: int) -> None:
+    """Remove the checkpoints after the epoch whose network is the trained one."""
+    for name in run.checkpoints.listed():
+        if Step.parse(name.removesuffix(SUFFIX)).epoch > epoch:
+            run.checkpoints.remove(name)
+
+
+def _device(name: str) -> str:
+    return torch.cuda.get_device_name(name) if name.startswith("cuda") else name
 
 
 def _save(run: Run, moment: Moment, rows: list[dict[str, Any]], data: DataSet) -> None:

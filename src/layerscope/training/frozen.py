@@ -1,0 +1,45 @@
+"""Parts that keep their initial values in training."""
+
+from fnmatch import fnmatchcase
+
+from torch import nn
+
+from layerscope.errors import UseError, unknown
+from layerscope.partition import BY, Part
+from layerscope.perturb.swap import places
+
+BYS = ("layer", "module", "block", "stage")
+"""Partitions whose Parts are whole tensors: half a tensor cannot be frozen."""
+
+
+def frozen_parts(model: nn.Module, patterns: tuple[str, ...], by: str) -> list[Part]:
+    """The Parts that names or patterns mean; an error for one that means none, or for all Parts at once."""
+    if not patterns:
+        return []
+    if by not in BYS:
+        raise unknown("freeze_by", by, BYS)
+    partition = list(BY[by](model))
+    chosen = {part.name: part for pattern in patterns for part in _meant(partition, pattern)}
+    if not any(tensor for part in partition if part.name not in chosen for tensor in part.tensors):
+        raise UseError("freeze means every Part of the network: nothing would be trained")
+    return list(chosen.values())
+
+
+def _meant(partition: list[Part], pattern: str) -> list[Part]:
+    found = [part for part in partition if fnmatchcase(part.name, pattern)]
+    if not found:
+        raise unknown("Part to freeze", pattern, [part.name for part in partition])
+    return found
+
+
+def freeze(model: nn.Module, parts: list[Part]) -> list[nn.Module]:
+    """Take the parameters of Parts out of training. Gives the modules that must not run in training mode, because they would
+    change the Parts' buffers: they use the statistics that they have."""
+    names = {name for part in parts for name in part.tensors}
+    still = []
+    for name, tensor, is_buffer in places(model):
+        if name in names and not is_buffer:
+            tensor.requires_grad_(False)
+        elif name in names:
+            still.append(model.get_submodule(name.rpartition(".")[0]))
+    return still

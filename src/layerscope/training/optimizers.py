@@ -1,0 +1,58 @@
+"""Optimisers by name."""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import nn
+
+from layerscope.training.spec import TrainSpec
+
+Parameters = Iterable[nn.Parameter]
+
+
+def _sgd(parameters: Parameters, spec: TrainSpec) -> torch.optim.Optimizer:
+    return torch.optim.SGD(parameters, spec.lr, spec.momentum, weight_decay=spec.weight_decay, fused=True)
+
+
+def _adam(parameters: Parameters, spec: TrainSpec) -> torch.optim.Optimizer:
+    betas = (spec.momentum, 0.999 if spec.smoothing is None else spec.smoothing)
+    return torch.optim.Adam(parameters, spec.lr, betas, weight_decay=spec.weight_decay, fused=True)
+
+
+def _rmsprop(parameters: Parameters, spec: TrainSpec) -> torch.optim.Optimizer:
+    alpha = 0.99 if spec.smoothing is None else spec.smoothing
+    return torch.optim.RMSprop(
+        parameters, spec.lr, alpha, momentum=spec.momentum, weight_decay=spec.weight_decay, foreach=True
+    )
+
+
+OPTIMIZERS: dict[str, Callable[[Parameters, TrainSpec], torch.optim.Optimizer]] = {
+    "sgd": _sgd,
+    "adam": _adam,
+    "rmsprop": _rmsprop,
+}
+
+
+def optimizer_of(model: nn.Module, spec: TrainSpec) -> torch.optim.Optimizer:
+    """The optimiser of the spec for all parameters that are not frozen, as PyTorch defines it (weight decay is an L2 penalty)."""
+    return OPTIMIZERS[spec.optimizer]([p for p in model.parameters() if p.requires_grad], spec)
+
+
+def state_of_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """All tensors of an optimiser, as `KEY.PARAMETER`."""
+    return {
+        f"{key}.{name}": value
+        for name, parameter in model.named_parameters()
+        for key, value in optimizer.state.get(parameter, {}).items()
+        if isinstance(value, torch.Tensor)
+    }
+
+
+def restore(model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, torch.Tensor]) -> None:
+    """Give an optimiser the tensors of `state_of_optimizer`, laid out in memory as their parameters are."""
+    parameters = dict(model.named_parameters())
+    for label, value in state.items():
+        key, _, name = label.partition(".")
+        parameter = parameters[name]
+        place = torch.empty_like(parameter) if value.shape == parameter.shape else torch.empty_like(value)
+        optimizer.state[parameter][key] = place.detach().copy_(value)
