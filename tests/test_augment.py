@@ -20,7 +20,7 @@ def pictures(n: int, height: int, width: int) -> torch.Tensor:
 
 def test_every_moved_picture_is_a_window_of_the_padded_one():
     images = pictures(200, 6, 5)
-    moved = pad_crop(images, generator(), Images(-7.0, 6)).numpy()
+    moved = pad_crop(images, generator(), Images(-7.0, 6, 5)).numpy()
     padded = np.pad(images.numpy(), ((0, 0), (0, 0), (PAD, PAD), (PAD, PAD)), constant_values=-7.0)
     places = []
     for image, wide in zip(moved, padded, strict=True):
@@ -41,7 +41,7 @@ def test_every_moved_picture_is_a_window_of_the_padded_one():
 
 def test_half_of_the_pictures_are_mirrored():
     images = pictures(400, 3, 4)
-    changed = flip(images, generator(), Images(0.0, 4)).numpy()
+    changed = flip(images, generator(), Images(0.0, 3, 4)).numpy()
     mirrored = [np.array_equal(a, b[:, :, ::-1]) for a, b in zip(changed, images.numpy(), strict=True)]
     same = [np.array_equal(a, b) for a, b in zip(changed, images.numpy(), strict=True)]
     assert sum(mirrored) + sum(same) == 400
@@ -53,7 +53,7 @@ def test_imagenet_crops_are_straight_pieces_of_the_picture():
     height, width, side = 48, 64, 24
     y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
     images = torch.stack([x, y, torch.zeros_like(x)]).expand(300, 3, height, width).contiguous()
-    crops = imagenet(images, generator(), Images(0.0, side))
+    crops = imagenet(images, generator(), Images(0.0, side, side))
     assert crops.shape == (300, 3, side, side)
     inner = slice(4, -4)  # at the border of a picture, values beyond its outermost pixel centres are theirs
     across, down = crops[:, 0, :, inner], crops[:, 1, inner, :]
@@ -75,7 +75,7 @@ def test_imagenet_crops_are_straight_pieces_of_the_picture():
 @pytest.mark.parametrize("name", list(CHANGES))
 @given(seed=st.integers(0, 2**31), n=st.integers(1, 5))
 def test_nothing_is_drawn_but_from_the_generator(name, seed, n):
-    images, about = torch.rand(n, 1, 8, 8), Images(-1.0, 8)
+    images, about = torch.rand(n, 1, 8, 8), Images(-1.0, 8, 8)
     before, state = images.clone(), torch.get_rng_state()
     first, second = (CHANGES[name](images, generator(seed), about) for _ in range(2))
     assert torch.equal(first, second)

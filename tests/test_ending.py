@@ -69,6 +69,7 @@ def test_divergence_ends_with_the_network_before(until, kept):
     end = ending(spec, [Epoch(1.0, 0.2), Epoch(0.9, 0.3), Epoch(math.nan, diverged="nan")])
     assert (end.epoch, end.reached, end.diverged) == (kept, False, True)
     assert "diverged in epoch 3: nan" in end.reason
+    assert end.trained == 2
     assert ending(spec, [Epoch(math.nan, diverged="nan")]).epoch == 0
 
 
@@ -88,9 +89,16 @@ def test_the_first_of_equal_epochs_is_the_best():
         ({"schedule": "cosinus"}, "did you mean cosine"),
         ({"augment": "pad-crop-flp"}, "did you mean pad-crop-flip"),
         ({"precision": "float16"}, "did you mean"),
-        ({"every": 3, "schedule": "cosine"}, "every is a number of epochs"),
-        ({"smoothing": 0.9}, "smoothing is of adam and rmsprop"),
-        ({"patience": 0}, "patience must be above 0"),
+        ({"every": 0}, "every is a number of epochs, from 1"),
+        ({"every": 3, "schedule": "cosine"}, "every belongs to schedule=step; with cosine it means nothing"),
+        ({"every": 3, "milestones": (0.5,)}, "every and milestones both"),
+        ({"milestones": (0.5,), "schedule": "constant"}, "milestones belongs to schedule=step"),
+        ({"decay": 0.5, "schedule": "cosine"}, "decay belongs to schedule=step or exponential"),
+        ({"smoothing": 0.9}, "smoothing belongs to optimizer=adam or rmsprop; with sgd it means nothing"),
+        ({"patience": 3}, "patience belongs to until=validation or convergence"),
+        ({"tolerance": 0.5, "until": "validation"}, "tolerance belongs to until=convergence"),
+        ({"freeze_by": "block"}, "freeze_by says how the Parts of freeze are named"),
+        ({"patience": 0, "until": "validation"}, "patience must be above 0"),
         ({"lr": math.inf}, "lr must be above 0"),
         ({"lr": math.nan}, "lr must be above 0"),
     ],

@@ -17,6 +17,7 @@ from layerscope.cli import main
 from layerscope.errors import UseError
 from layerscope.models import build
 from layerscope.models.initialisers import initialise
+from layerscope.plots import words
 from layerscope.report.asked import training as asked_in_words
 from layerscope.training import session
 from layerscope.training.loop import start
@@ -199,7 +200,11 @@ def test_frozen_statistics_are_those_that_are_used(tmp_path):
         ({"model": "fcn-3x25?nrm=batch"}, "did you mean norm"),
         ({"augment": "flip", "data": "teacher:10", "model": "mlp"}, "augment=flip is for images"),
         ({"until": "validation"}, "until=validation needs validation data"),
-        ({"model": "fcn-2x16?norm=batch", "batch_size": 299}, "last batch .* one sample"),
+        ({"model": "fcn-2x16?norm=batch", "batch_size": 1}, "the smallest has 1 of the 300 samples"),
+        (
+            {"model": "fcn-2x16?norm=batch", "batch_size": 299},
+            r"the smallest has 1 of the 300 samples\): Expected more than 1 value per channel",
+        ),
     ],
 )
 def test_what_cannot_be_trained_leaves_nothing_behind(fields, message, tmp_path):
@@ -220,6 +225,7 @@ def test_training_ends_at_a_loss(tmp_path):
     assert run.ending == {
         "epoch": len(losses),
         "reason": f"training cross-entropy {losses.iloc[-1]:.4g} fell below 0.5",
+        "trained": len(losses),
         "reached": True,
         "diverged": False,
     }
@@ -278,7 +284,7 @@ def test_divergence_is_a_row_and_the_last_good_network_is_kept(tmp_path, capsys)
 def test_a_training_that_diverges_at_once_has_no_trained_network(tmp_path):
     run = ls.train(asked(lr=1e30), tmp_path / "run")
     assert run.ending["epoch"] == 0
-    with pytest.raises(UseError, match="no trained network: training diverged in epoch 1"):
+    with pytest.raises(UseError, match="no trained network: training ended, but it diverged in epoch 1"):
         analyze(run, ls.RobustnessSpec())
 
 
@@ -316,10 +322,16 @@ def test_the_report_says_how_it_was_trained(tmp_path):
     said = " ".join(asked_in_words(run.spec, run.provenance))
     noise = run.provenance["training"]["data"]["noise"]
     assert noise["chosen"] == 150
-    assert f"50 % of the training labels shuffled among themselves, {noise['differ']} of them are wrong now" in said
-    assert "at most 30 epochs of Adam in batches of 128, with learning rate 0.01 (falling to 0 as a cosine)" in said
-    assert "These kept their initial values: layer2." in said
-    assert f"The trained network is that of epoch {run.ending['epoch']}: validation error" in said
+    assert f"50 % of the training labels shuffled among themselves, {noise['differ']} of them wrong now" in said
+    assert (
+        f"Training took {words.plural(run.ending['trained'], 'epoch')} (of at most 30) of Adam in batches of 128"
+        in said
+    )
+    assert "with learning rate 0.01 (falling to 0 as a cosine)" in said
+    assert "These kept their initial values, so that nothing changes where they are put back: layer2." in said
+    assert f"The trained network is that after epoch {run.ending['epoch']}: validation error was lowest" in said
+    assert f"and after every epoch until {run.ending['epoch']}" in said or "were kept at epochs 0" in said
+    assert "300 training, 50 validation and 100 test samples" in said
     assert "Initial values: he-uniform" in said
     plain = " ".join(asked_in_words(SMALL.to_dict(), {}))
     assert "Training took 3 epochs of stochastic gradient descent" in plain
@@ -342,3 +354,35 @@ def test_random_crops_of_pictures(tmp_path):
     assert all(torch.equal(value, starts[1][key]) for key, value in starts[0].items())
     assert not all(torch.equal(value, ends[1][key]) for key, value in ends[0].items())
     assert ls.data.load(data).input_shape == (3, 24, 24)
+
+
+def test_a_session_that_could_have_other_bits_is_recorded(tmp_path, monkeypatch):
+    monkeypatch.setattr(session, "EVERY", 0.0)
+
+    def plug(_what, done, _total):
+        if done == 2:
+            raise Unplugged
+
+    with pytest.raises(Unplugged):
+        ls.train(SMALL, tmp_path / "run", progress=plug)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    try:
+        run = ls.train(SMALL, tmp_path / "run")
+    finally:
+        torch.set_num_threads(threads)
+    found = run.provenance["training"]["sessions"]
+    assert [(each["after_epoch"], each["threads"]) for each in found] == [(0, threads), (1, threads + 1)]
+
+
+def test_a_dry_run_of_what_diverges(capsys):
+    assert main(["train", "--lr", "1e30", "--out", "nowhere", "--dry-run"]) == 2
+    assert "training diverges within its first" in capsys.readouterr().err
+
+
+def test_an_error_is_of_the_network_that_analyses_measure(tmp_path):
+    """Trained in bfloat16, measured in float32: the error that is recorded is that of the unmodified network."""
+    run = ls.train(asked(precision="bfloat16"), tmp_path / "run")
+    table = analyze(run, ls.RobustnessSpec(draws=1))
+    unmodified = table.where(metric="error", split="test", perturbation="none")["value"].item()
+    assert run.training().where(metric="error", split="test", step=3)["value"].item() == unmodified

@@ -45,3 +45,11 @@ def test_the_tutorial_on_the_training_lab(capsys):
     assert "stage2.block1" in printed
     assert "stage2.block2" not in printed.splitlines()[0]
     assert names["run"].ending["reached"]  # type: ignore[attr-defined]
+
+
+def test_links_within_the_documentation_lead_somewhere():
+    root = README.parent
+    pages = [README, *root.glob("docs/**/*.md"), root / "CHANGELOG.md"]
+    links = [(page, target) for page in pages for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text())]
+    assert len(links) > 15
+    assert [(page.name, link) for page, link in links if "://" not in link and not (page.parent / link).exists()] == []

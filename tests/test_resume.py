@@ -184,6 +184,71 @@ def test_dying_at_any_rename(uninterrupted, tmp_path, monkeypatch):
         assert same_run(uninterrupted, path)
 
 
+VALIDATED = "digits?n_train=150&n_validation=50&n_test=50"
+ENDINGS = {
+    "validation": ls.TrainSpec(
+        model="fcn-1x8", data=VALIDATED, until="validation", patience=2, epochs=6, lr=0.3, checkpoints=(2,)
+    ),
+    "diverged": ls.TrainSpec(model="fcn-1x8", data=VALIDATED, epochs=6, lr=1e-3, decay=1e25, every=2, checkpoints=()),
+}
+
+
+def dying(spec: ls.TrainSpec, path: Path, monkeypatch: pytest.MonkeyPatch, last: int) -> int:
+    """Train, but die before rename or removal number `last`; how many there were."""
+    count = [0]
+
+    def before(act):
+        def counted(self: Path, *args, **kwargs):
+            if act is not Path.unlink or self.exists():
+                if count[0] == last:
+                    raise Dies
+                count[0] += 1
+            return act(self, *args, **kwargs)
+
+        return counted
+
+    with monkeypatch.context() as patched, contextlib.suppress(Dies):
+        patched.setattr(session, "EVERY", 0.0)
+        for name in ("replace", "unlink"):
+            patched.setattr(Path, name, before(getattr(Path, name)))
+        ls.train(spec, path)
+    return count[0]
+
+
+@pytest.mark.parametrize("name", list(ENDINGS))
+def test_dying_at_any_rename_or_removal(name, tmp_path, monkeypatch):
+    """Checkpoints come and go here: the best so far is kept, and taken away when there is a better one."""
+    spec = ENDINGS[name]
+    whole = ls.train(spec, tmp_path / "whole")
+    expected = ls.Trajectory.open(whole.checkpoints.path)
+    total = dying(spec, tmp_path / "all", monkeypatch, last=10**9)
+    assert total > 25
+    for moment in range(total):
+        path = tmp_path / f"run{moment}"
+        assert dying(spec, path, monkeypatch, moment) == moment
+        run = ls.train(spec, path)
+        found = ls.Trajectory.open(run.checkpoints.path)
+        assert found.steps == expected.steps, moment
+        assert all(torch.equal(t, found[step][key]) for step in found.steps for key, t in expected[step].items())
+        assert run.ending == whole.ending
+        assert run.training().frame.drop(columns="run").equals(whole.training().frame.drop(columns="run"))
+
+
+def test_the_best_network_is_there_until_the_resume_point_has_passed_it(tmp_path, monkeypatch):
+    """Killed after a better epoch whose repetition comes out otherwise (another device): the one before is still there."""
+    spec = ENDINGS["validation"]
+    monkeypatch.setattr(session, "EVERY", 1e9)
+
+    def stop(_what, done, _total):
+        if done == 4:
+            raise Dies
+
+    with pytest.raises(Dies):
+        ls.train(spec, tmp_path / "run", progress=stop)
+    there = {step.epoch for step in ls.Trajectory.open(tmp_path / "run" / "checkpoints").steps}
+    assert len(there) > 2  # nothing was saved to resume from, so nothing was taken away
+
+
 @pytest.mark.slow
 def test_killed_at_twenty_random_moments(uninterrupted, tmp_path):
     hits = 0

@@ -86,13 +86,14 @@ def train(
         "ending": end,
     }
     if not end["reached"]:
-        print(f"warning: training {end['reason']}", file=sys.stderr)
+        print(f"warning: training ended, but {end['reason']}", file=sys.stderr)
     if json:
         _say(found, json)
     else:
         after = f"after epoch {end['epoch']} ({end['reason']})"
         print(f"test error {100 * final['value']:.2f} % (n = {final['n']}) {after}; the run is in {run.path}")
-        print(f"next: layerscope analyze {run.path}")
+        if end["epoch"]:
+            print(f"next: layerscope analyze {run.path}")
     return 1 if end["diverged"] else 0
 
 

@@ -1,4 +1,4 @@
-"""The options of a data set's name: `imagefolder:PATH?size=64&crop=56`."""
+"""The options of a name, of a data set, a network or an initialiser: `imagefolder:PATH?size=64&crop=56`."""
 
 from collections.abc import Collection
 

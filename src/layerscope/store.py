@@ -118,8 +118,10 @@ class Folder:
             lock.release()
 
     def entries(self) -> set[str]:
-        """The names of all files and folders directly in it, but for the lock; none if there is no such folder."""
-        return {path.name for path in self.path.iterdir()} - {LOCK} if self.path.is_dir() else set()
+        """The names of all files and folders directly in it, but for the lock and what a killed process left half written;
+        none if there is no such folder."""
+        names = {path.name for path in self.path.iterdir()} if self.path.is_dir() else set()
+        return {name for name in names if name != LOCK and not name.startswith(_PARTIAL)}
 
     def _sums(self) -> dict[str, set[str]]:
         """Name -> the checksums that a whole file may have: one, or two while it is being replaced."""

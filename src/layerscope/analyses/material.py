@@ -150,7 +150,7 @@ def _complete(run: Run, asked: TrainSpec) -> Trajectory:
     there = {step.epoch for step in trajectory.steps}
     last = run.ending.get("epoch")
     if last == 0:
-        raise UseError(f"{run.path} has no trained network: training {run.ending['reason']}")
+        raise UseError(f"{run.path} has no trained network: training ended, but {run.ending['reason']}")
     if missing := [epoch for epoch in asked.kept(last) if epoch not in there]:
         raise UseError(f"{run.checkpoints.path} lacks the checkpoint of epoch {missing[0]}, which the run's spec keeps")
     return trajectory

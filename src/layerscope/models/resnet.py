@@ -3,7 +3,6 @@
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from fnmatch import filter as matching
 from typing import Literal
 
 from torch import Tensor, nn
@@ -23,6 +22,7 @@ from layerscope.models.pieces import (
     stem_of,
     with_norm,
 )
+from layerscope.partition.globs import matching
 
 ResNetNorm = Literal["none", "batch", "scalar"]
 
@@ -231,12 +231,8 @@ def _scalar(name: str, norm: str, kind: type[nn.Module]) -> Modules:
 def _remove(model: nn.Module, patterns: Sequence[str]) -> None:
     """Takes blocks out of a network. Errors: UseError for a pattern without a block, and for a block that is needed."""
     blocks = {name: module for name, module in model.named_modules() if isinstance(module, ResidualBlock)}
-    for pattern in patterns:
-        if not (names := matching(blocks, pattern)):
-            raise UseError(f"remove: no block is called {pattern!r}; there are {', '.join(blocks)}")
-        for name in names:
-            if not isinstance(blocks[name].shortcut, nn.Identity):
-                raise UseError(f"remove: {name} cannot be left out, it changes the shape of what it is given")
-            stage, _, block = name.partition(".")
-            if block in dict(model.get_submodule(stage).named_children()):  # two patterns may name one block
-                delattr(model.get_submodule(stage), block)
+    for name in matching(patterns, blocks, "block to remove"):
+        if not isinstance(blocks[name].shortcut, nn.Identity):
+            raise UseError(f"remove: {name} cannot be left out, it changes the shape of what it is given")
+        stage, _, block = name.partition(".")
+        delattr(model.get_submodule(stage), block)

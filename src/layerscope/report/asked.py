@@ -21,7 +21,7 @@ def training(spec: Facts, provenance: Facts) -> list[str]:
     facts = provenance.get("training", {})
     return [
         f"The network {_model(spec['model'])} was trained on {_data(spec, facts.get('data', {}))}.",
-        _how(spec),
+        _how(spec, facts.get("ending", {})),
         *_ended(spec, facts.get("ending", {})),
         _kept(spec, facts.get("ending", {}).get("epoch", spec["epochs"])),
     ]
@@ -91,7 +91,8 @@ def _model(name: str) -> str:
 def _data(spec: Facts, data: Facts) -> str:
     if "n_train" not in data:
         return str(spec["data"])
-    counts = f"{words.count(data['n_train'])} training and {words.count(data['n_test'])} test samples"
+    held = f", {words.count(data['n_validation'])} validation" if data.get("n_validation") else ""
+    counts = f"{words.count(data['n_train'])} training{held} and {words.count(data['n_test'])} test samples"
     return f"{spec['data']} ({counts}, {data['classes']} classes{_noise(data)})"
 
 
@@ -101,7 +102,7 @@ def _noise(data: Facts) -> str:
         return ""
     done = "shuffled among themselves" if noise["kind"] == "shuffled" else "replaced by random classes"
     chosen = f"{100 * noise['ratio']:g} % of the training labels {done}"
-    return f"; {chosen}, {words.count(noise['differ'])} of them are wrong now"
+    return f"; {chosen}, {words.count(noise['differ'])} of them wrong now; errors on training data are against these labels"
 
 
 OPTIMIZERS = {"sgd": "stochastic gradient descent", "adam": "Adam", "rmsprop": "RMSProp"}
@@ -113,13 +114,14 @@ AUGMENTED = {
 }
 
 
-def _how(spec: Facts) -> str:
+def _how(spec: Facts, end: Facts) -> str:
     decay = f"weight decay {spec['weight_decay']:g}" if spec["weight_decay"] else "no weight decay"
     optimizer = OPTIMIZERS[spec.get("optimizer", "sgd")]
     changed = AUGMENTED.get(spec.get("augment", "none"))
-    most = "" if spec.get("until", "epochs") == "epochs" else "at most "
+    epochs = words.plural(end.get("trained", spec["epochs"]), "epoch")
+    most = f" (of at most {spec['epochs']})" if end.get("trained", spec["epochs"]) != spec["epochs"] else ""
     return (
-        f"Training took {most}{words.plural(spec['epochs'], 'epoch')} of {optimizer} in batches of "
+        f"Training took {epochs}{most} of {optimizer} in batches of "
         f"{spec['batch_size']}, with learning rate {spec['lr']:g}{_schedule(spec)}, momentum {spec['momentum']:g} and {decay}. "
         + (f"Training images were {changed}. " if changed else "")
         + ("Products were computed in bfloat16. " if spec.get("precision") == "bfloat16" else "")
@@ -143,15 +145,18 @@ def _schedule(spec: Facts) -> str:
 
 def _ended(spec: Facts, end: Facts) -> list[str]:
     """How the training ended, where not just by its epochs; and what was frozen."""
-    frozen = [f"These kept their initial values: {words.listed(list(spec['freeze']))}."] if spec.get("freeze") else []
+    frozen = []
+    if spec.get("freeze"):
+        names = words.listed(list(spec["freeze"]))
+        frozen = [f"These kept their initial values, so that nothing changes where they are put back: {names}."]
     if not end or end["reason"] == "all epochs":
         return frozen
-    return [*frozen, f"The trained network is that of epoch {end['epoch']}: {end['reason']}."]
+    return [*frozen, f"The trained network is that after epoch {end['epoch']}: {end['reason']}."]
 
 
 def _kept(spec: Facts, last: int) -> str:
     kept = spec["checkpoints"]
     if kept is None:
-        return "Its values were kept before training and after every epoch."
+        return f"Its values were kept before training and after every epoch until {last}."
     epochs = [str(epoch) for epoch in sorted({0, *(epoch for epoch in kept if epoch < last), last})]
     return f"Its values were kept at epochs {words.listed(epochs, 12)}; 0 is before training."

@@ -17,10 +17,11 @@ RATIO = (3 / 4, 4 / 3)
 
 @dataclass(frozen=True)
 class Images:
-    """What is known of the images of a data set: the value of black after normalisation, and the side that networks get."""
+    """What is known of the images of a data set: the value of black after normalisation, and the size that networks get."""
 
     black: float
-    side: int
+    height: int
+    width: int
 
 
 Change = Callable[[Tensor, torch.Generator, Images], Tensor]
@@ -47,9 +48,10 @@ def pad_crop_flip(images: Tensor, generator: torch.Generator, about: Images) -> 
 
 
 def imagenet(images: Tensor, generator: torch.Generator, about: Images) -> Tensor:
-    """A random crop of each image, resized to `[n, channels, side, side]` (bilinear, without antialiasing), then `flip`.
+    """A random crop of each image, resized to what networks get (bilinear, without antialiasing), then `flip`.
 
-    Crops are drawn as torchvision draws them, except that one that does not fit is made narrower or lower until it does.
+    Crops are drawn as torchvision draws them, except that one that does not fit is made narrower or lower until it does. They
+    are of the images as they are kept: of an image folder, of the middle square of each picture.
     """
     n, _, height, width = images.shape
     area, ratio, x, y = torch.rand((4, n), generator=generator)
@@ -59,9 +61,12 @@ def imagenet(images: Tensor, generator: torch.Generator, about: Images) -> Tenso
     zero = torch.zeros(n)
     rows = (w, zero, (2 * x - 1) * (1 - w)), (zero, h, (2 * y - 1) * (1 - h))
     maps = torch.stack([torch.stack(row, 1) for row in rows], 1).to(images)
-    grid = functional.affine_grid(maps, [n, images.shape[1], about.side, about.side], align_corners=False)
+    grid = functional.affine_grid(maps, [n, images.shape[1], about.height, about.width], align_corners=False)
     crops = functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
     return flip(crops, generator, about)
 
+
+UNCROPPED = ("imagenet",)
+"""Changes of the images as they are kept; the others are of their middle, which networks get."""
 
 CHANGES: dict[str, Change] = {"flip": flip, "pad-crop": pad_crop, "pad-crop-flip": pad_crop_flip, "imagenet": imagenet}

@@ -19,11 +19,12 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Ending:
-    """The epoch whose network is the trained one, and why training ended. `reached` is False where it ended without what
-    the spec was waiting for; `diverged` where it could not go on."""
+    """The epoch whose network is the trained one, and why training ended, after how many whole epochs (`trained`). `reached`
+    is False where it ended without what the spec was waiting for; `diverged` where it could not go on."""
 
     epoch: int
     reason: str
+    trained: int
     reached: bool = True
     diverged: bool = False
 
@@ -31,8 +32,9 @@ class Ending:
 def ending(spec: TrainSpec, epochs: Sequence[Epoch]) -> Ending | None:
     """How a training has ended after these epochs; None if it goes on."""
     if epochs and (why := epochs[-1].diverged):
-        before = best(epochs[:-1]) if spec.until == "validation" else len(epochs) - 1
-        return Ending(before, f"diverged in epoch {len(epochs)}: {why}", reached=False, diverged=True)
+        trained = len(epochs) - 1
+        before = best(epochs[:-1]) if spec.until == "validation" else trained
+        return Ending(before, f"it diverged in epoch {len(epochs)}: {why}", trained, reached=False, diverged=True)
     if epochs and (found := RULES[spec.until](spec, epochs)) is not None:
         return found
     if len(epochs) < spec.epochs:
@@ -53,17 +55,19 @@ def _loss(spec: TrainSpec, epochs: Sequence[Epoch]) -> Ending | None:
     loss = epochs[-1].train_loss
     if spec.target_loss is None or not loss < spec.target_loss:
         return None
-    return Ending(len(epochs), f"training cross-entropy {loss:.4g} fell below {spec.target_loss:g}")
+    return Ending(len(epochs), f"training cross-entropy {loss:.4g} fell below {spec.target_loss:g}", len(epochs))
 
 
 def _validation(spec: TrainSpec, epochs: Sequence[Epoch]) -> Ending | None:
-    return _best(epochs, f"for {spec.patience} epochs") if len(epochs) - best(epochs) >= spec.patience else None
+    if len(epochs) - best(epochs) < spec.patience:
+        return None
+    return _best(epochs, f"no later epoch of {spec.patience} had a lower one")
 
 
-def _best(epochs: Sequence[Epoch], how_long: str) -> Ending:
+def _best(epochs: Sequence[Epoch], then: str) -> Ending:
     epoch = best(epochs)
     error = epochs[epoch - 1].validation_error
-    return Ending(epoch, f"validation error {100 * error:.4g} % of epoch {epoch} was not bettered {how_long}")
+    return Ending(epoch, f"validation error was lowest, {100 * error:.4g} %, after epoch {epoch}: {then}", len(epochs))
 
 
 def _convergence(spec: TrainSpec, epochs: Sequence[Epoch]) -> Ending | None:
@@ -73,9 +77,8 @@ def _convergence(spec: TrainSpec, epochs: Sequence[Epoch]) -> Ending | None:
     before, since = min(losses[: -spec.patience]), min(losses[-spec.patience :])
     if since < before * (1 - spec.tolerance):
         return None
-    return Ending(
-        len(losses), f"training cross-entropy did not fall by {100 * spec.tolerance:g} % in {spec.patience} epochs"
-    )
+    reason = f"training cross-entropy did not fall by {100 * spec.tolerance:g} % in {spec.patience} epochs"
+    return Ending(len(losses), reason, len(losses))
 
 
 Rule = Callable[[TrainSpec, Sequence[Epoch]], Ending | None]
@@ -83,13 +86,16 @@ RULES: dict[str, Rule] = {"epochs": _never, "loss": _loss, "validation": _valida
 """until -> whether what it waits for has come."""
 
 LAST: dict[str, Callable[[TrainSpec, Sequence[Epoch]], Ending]] = {
-    "epochs": lambda spec, _: Ending(spec.epochs, "all epochs"),
+    "epochs": lambda spec, epochs: Ending(spec.epochs, "all epochs", len(epochs)),
     "loss": lambda spec, epochs: Ending(
         spec.epochs,
-        f"training cross-entropy {epochs[-1].train_loss:.4g} had not fallen below {spec.target_loss:g} after all epochs",
+        f"cross-entropy {epochs[-1].train_loss:.4g} had not fallen below {spec.target_loss:g} after all epochs",
+        len(epochs),
         reached=False,
     ),
-    "validation": lambda spec, epochs: _best(epochs, "in all epochs"),
-    "convergence": lambda spec, _: Ending(spec.epochs, "not converged after all epochs", reached=False),
+    "validation": lambda _, epochs: _best(epochs, f"there were {len(epochs)}"),
+    "convergence": lambda spec, epochs: Ending(
+        spec.epochs, "it had not converged after all epochs", len(epochs), reached=False
+    ),
 }
 """until -> what is said where all epochs are over before that."""

@@ -1,11 +1,10 @@
 """Parts that keep their initial values in training."""
 
-from fnmatch import fnmatchcase
-
 from torch import nn
 
 from layerscope.errors import UseError, unknown
 from layerscope.partition import BY, Part
+from layerscope.partition.globs import matching
 from layerscope.perturb.swap import places
 
 BYS = ("layer", "module", "block", "stage")
@@ -18,18 +17,11 @@ def frozen_parts(model: nn.Module, patterns: tuple[str, ...], by: str) -> list[P
         return []
     if by not in BYS:
         raise unknown("freeze_by", by, BYS)
-    partition = list(BY[by](model))
-    chosen = {part.name: part for pattern in patterns for part in _meant(partition, pattern)}
-    if not any(tensor for part in partition if part.name not in chosen for tensor in part.tensors):
+    parts = {part.name: part for part in BY[by](model)}
+    chosen = matching(patterns, parts, "Part to freeze")
+    if len(chosen) == len(parts):
         raise UseError("freeze means every Part of the network: nothing would be trained")
-    return list(chosen.values())
-
-
-def _meant(partition: list[Part], pattern: str) -> list[Part]:
-    found = [part for part in partition if fnmatchcase(part.name, pattern)]
-    if not found:
-        raise unknown("Part to freeze", pattern, [part.name for part in partition])
-    return found
+    return [parts[name] for name in chosen]
 
 
 def freeze(model: nn.Module, parts: list[Part]) -> list[nn.Module]:

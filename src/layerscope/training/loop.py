@@ -1,7 +1,8 @@
 """The training loop: a trajectory, one epoch at a time."""
 
+import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +18,7 @@ from layerscope.metrics.error import is_error
 from layerscope.models import build
 from layerscope.models.initialisers import initialise, laws_of
 from layerscope.state import State
-from layerscope.training.augment import CHANGES, Images
+from layerscope.training.augment import CHANGES, UNCROPPED, Images
 from layerscope.training.frozen import freeze, frozen_parts
 from layerscope.training.optimizers import optimizer_of, restore, state_of_optimizer
 from layerscope.training.spec import TrainSpec
@@ -87,14 +88,32 @@ def start(spec: TrainSpec, data: DataSet) -> nn.Module:
     frozen_parts(model, spec.freeze, spec.freeze_by)
     if spec.augment != "none" and len(data.input_shape) != 3:
         raise UseError(f"augment={spec.augment} is for images; inputs of {data.name} are {list(data.input_shape)}")
-    one_left = len(data.train) % spec.batch_size == 1
-    if one_left and any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
-        raise UseError(
-            f"the last batch of an epoch would have one sample ({len(data.train)} in batches of {spec.batch_size}), of which "
-            "batch norm has no statistics; take another batch_size or n_train"
-        )
     if spec.until == "validation" and data.validation is None:
         raise UseError(f"until=validation needs validation data; take them out: {data.name}?n_validation=5000")
+    _try_smallest_batch(spec, model, data)
+    return model
+
+
+def _try_smallest_batch(spec: TrainSpec, model: nn.Module, data: DataSet) -> None:
+    """Refuse, before anything is written, what a step cannot be done with: one sample where there is batch norm, for one."""
+    smallest = len(data.train) % spec.batch_size or min(spec.batch_size, len(data.train))
+    some, trial = next(data.train.ordered(torch.arange(smallest), smallest))[0], copy.deepcopy(model)
+    still = freeze(trial, frozen_parts(trial, spec.freeze, spec.freeze_by))
+    try:
+        with torch.no_grad(), _seeded(0):
+            _in_training(trial, still)(_change(spec, data)(some, torch.Generator()))
+    except (RuntimeError, ValueError) as problem:
+        raise UseError(
+            f"{spec.model} cannot be trained on {data.name} in batches of {spec.batch_size} (the smallest has {smallest} of the "
+            f"{len(data.train)} samples): {str(problem).strip()}"
+        ) from None
+
+
+def _in_training(model: nn.Module, still: list[nn.Module]) -> nn.Module:
+    """The model in training mode, but for modules whose statistics are frozen."""
+    model.train()
+    for module in still:
+        module.eval()
     return model
 
 
@@ -102,20 +121,20 @@ def moments(
     spec: TrainSpec, model: nn.Module, data: DataSet, stopped: Stopped | None = None, device: str = "cpu"
 ) -> Iterator[Moment]:
     """The training of a `start` before any data is seen and after each epoch; from where it was stopped, with the same bits
-    (on a CPU). An epoch whose loss is not finite is the last, and says so.
+    (on a CPU, with as many threads). An epoch whose loss is not finite is the last, and says so.
     """
     _place(model, device)
     train, others = data.train.to(device), _measured(data, device)
     still = freeze(model, frozen_parts(model, spec.freeze, spec.freeze_by))
     optimizer = optimizer_of(model, spec)
     if stopped is None:
-        yield Moment(0, model, optimizer, _rows_of(0, model, others, spec))
+        yield Moment(0, model, optimizer, _rows_of(0, model, others))
     else:
         _restore(model, optimizer, stopped.state)
     for epoch in range(stopped.epoch + 1 if stopped else 1, spec.epochs + 1):
         good = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         seen = _epoch(model, optimizer, train, data, spec, epoch, still)
-        rows = _rows_of(epoch, model, others, spec) if seen.count() else []
+        rows = _rows_of(epoch, model, others) if seen.count() else []
         if diverged := _diverged(seen, rows):
             model.load_state_dict(good)
             yield Moment(epoch, model, optimizer, [_failure(epoch, seen, diverged)], diverged)
@@ -156,14 +175,12 @@ def _epoch(
         group["lr"] = spec.learning_rate(epoch - 1)
     order = torch.randperm(len(train), generator=rng.generator(spec.seed, "order", draw=epoch))
     changes = rng.generator(spec.seed, "augment", draw=epoch)
-    change, about = CHANGES.get(spec.augment), Images(data.black, data.input_shape[-1])
-    model.train()
-    for module in still:
-        module.eval()
+    change = _change(spec, data)
+    _in_training(model, still)
     seen = Seen()
     with _seeded(rng.address(spec.seed, "layers", draw=epoch)):
         for inputs, targets in train.ordered(order, spec.batch_size):
-            inputs = change(inputs, changes, about) if change else train.cropped(inputs)
+            inputs = change(inputs, changes)
             with _precision(spec, inputs.device):
                 outputs = model(inputs)
                 loss = cross_entropy(outputs, targets)
@@ -173,6 +190,16 @@ def _epoch(
             if not seen.add(loss, outputs, targets):
                 break
     return seen
+
+
+def _change(spec: TrainSpec, data: DataSet) -> Callable[[Tensor, torch.Generator], Tensor]:
+    """What becomes of a batch of training inputs before the network gets it."""
+    if spec.augment == "none":
+        return lambda inputs, _: data.train.cropped(inputs)
+    change, about = CHANGES[spec.augment], Images(data.black, *data.input_shape[-2:])
+    if spec.augment in UNCROPPED:
+        return lambda inputs, generator: change(inputs, generator, about)
+    return lambda inputs, generator: change(data.train.cropped(inputs), generator, about)
 
 
 @contextmanager
@@ -194,21 +221,19 @@ def _measured(data: DataSet, device: str) -> dict[str, Split]:
 
 
 @torch.inference_mode()
-def measure(model: nn.Module, split: Split, spec: TrainSpec | None = None) -> tuple[float, float, int]:
-    """Mean loss, error and n of the network as it is, in the precision of the spec."""
+def measure(model: nn.Module, split: Split) -> tuple[float, float, int]:
+    """Mean loss, error and n of the network as it is, in float32: the network that analyses measure."""
     model.eval()
-    spec = spec or TrainSpec()
     loss_sum, errors = 0.0, 0
     for inputs, targets in split.batches():
-        with _precision(spec, inputs.device):
-            outputs = model(inputs)
-            loss_sum += cross_entropy(outputs, targets, reduction="sum").item()
+        outputs = model(inputs)
+        loss_sum += cross_entropy(outputs, targets, reduction="sum").item()
         errors += int(is_error(outputs, targets).sum())
     return loss_sum / len(split), errors / len(split), len(split)
 
 
-def _rows_of(epoch: int, model: nn.Module, splits: dict[str, Split], spec: TrainSpec) -> list[dict[str, Any]]:
-    return [row for name, split in splits.items() for row in _rows(epoch, name, *measure(model, split, spec))]
+def _rows_of(epoch: int, model: nn.Module, splits: dict[str, Split]) -> list[dict[str, Any]]:
+    return [row for name, split in splits.items() for row in _rows(epoch, name, *measure(model, split))]
 
 
 def _rows(epoch: int, split: str, loss: float, error: float, n: int) -> list[dict[str, Any]]:

@@ -54,5 +54,8 @@ def restore(model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str,
     for label, value in state.items():
         key, _, name = label.partition(".")
         parameter = parameters[name]
-        place = torch.empty_like(parameter) if value.shape == parameter.shape else torch.empty_like(value)
+        if value.shape == parameter.shape and key != "step":
+            place = torch.empty_like(parameter)
+        else:  # a count of steps: where fused optimisers have it, or on the CPU
+            place = torch.empty_like(value, device=parameter.device if optimizer.defaults.get("fused") else "cpu")
         optimizer.state[parameter][key] = place.detach().copy_(value)

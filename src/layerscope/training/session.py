@@ -44,7 +44,8 @@ def train(
     lowest validation error with `until="validation"`, and of the epoch before where an epoch diverged. `Run.ending` says which
     and why.
 
-    A run of the same spec that is complete is left as it is, and one that was stopped goes on, on a CPU with the same bits; a
+    A run of the same spec that is complete is left as it is, and one that was stopped goes on: on a CPU with the same bits, if
+    threads and PyTorch are the same (the provenance has those of each session). A
     folder that holds anything else is an error, and never changed. Raises `UseError` for what cannot be trained, before
     anything is written.
     """
@@ -81,8 +82,12 @@ def plan(spec: TrainSpec, *, data_dir: str | Path | None = None, device: str = "
     brief = dataclasses.replace(spec, epochs=2, checkpoints=None)
     brief_data = dataclasses.replace(data, train=few, validation=None)
     times = [time.perf_counter() for _ in moments(brief, model, brief_data, device=device)]
+    if len(times) < 3:
+        raise UseError(
+            f"training diverges within its first {len(few)} samples; a smaller lr than {spec.lr:g} is the first try"
+        )
     began = time.perf_counter()
-    measure(model, data.test.to(device), spec)
+    measure(model, data.test.to(device))
     tested = time.perf_counter() - began
     each = max(0.0, times[2] - times[1] - tested) / -(-len(few) // spec.batch_size)
     return {
@@ -96,7 +101,10 @@ def plan(spec: TrainSpec, *, data_dir: str | Path | None = None, device: str = "
 
 def _train(run: Run, spec: TrainSpec, model: nn.Module, data: DataSet, device: str, progress: Progress | None) -> None:
     began, saved = time.perf_counter(), time.monotonic()
-    stopped, rows = _stopped(run, data)
+    for name in set(run.checkpoints.names("*" + SUFFIX)) - set(run.checkpoints.listed()):
+        run.checkpoints.remove(name)  # what a killed process left of one that it was taking away
+    stopped, rows, sessions = _stopped(run, data)
+    here = _session(device, stopped)
     end = ending(spec, epochs_of(rows))
     for moment in () if end else moments(spec, model, data, stopped, device):
         rows += moment.rows
@@ -107,23 +115,36 @@ def _train(run: Run, spec: TrainSpec, model: nn.Module, data: DataSet, device: s
         if end is not None:
             break
         if time.monotonic() - saved > EVERY:
-            _save(run, moment, rows, data)
+            _save(run, moment, rows, data, [*sessions, here])
+            _drop(run, {epoch for epoch in range(moment.epoch + 1) if spec.keeps(epoch)} | {_best_so_far(spec, rows)})
             saved = time.monotonic()
     assert end is not None  # after the last epoch at the latest
-    _drop_after(run, end.epoch)
+    _drop(run, set(spec.kept(end.epoch)))
+    _check_kept(run, end)
     facts = environment() | {
         "spec": spec.fingerprint,
         "data": data.describe(),
         "frozen": [part.name for part in frozen_parts(model, spec.freeze, spec.freeze_by)],
         "ending": dataclasses.asdict(end),
-        "device": _device(device),
-        "threads": torch.get_num_threads(),
+        "device": here["device"],
+        "threads": here["threads"],
+        "sessions": [*sessions, here],
         "seconds": round(time.perf_counter() - began, 2),
         "resumed_after_epoch": stopped.epoch if stopped else None,
     }
     run.record("training", facts)
     run.folder.write(TRAINING, Table.of([{"run": run.name, **row} for row in rows], facts).save)
     run.folder.remove(RESUME)
+
+
+def _session(device: str, stopped: Stopped | None) -> dict[str, Any]:
+    """What decides the last bits of what is computed from here on."""
+    return {
+        "after_epoch": stopped.epoch if stopped else 0,
+        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
 
 
 def epochs_of(rows: list[dict[str, Any]]) -> list[Epoch]:
@@ -141,47 +162,54 @@ def epochs_of(rows: list[dict[str, Any]]) -> list[Epoch]:
 def _keep(run: Run, spec: TrainSpec, moment: Moment, end: Ending | None, rows: list[dict[str, Any]]) -> None:
     """Write the checkpoint of a moment, if it is kept or may be that of the trained network."""
     epoch = moment.epoch - 1 if moment.diverged else moment.epoch
-    candidate = moment.epoch and spec.until == "validation" and best(epochs_of(rows)) == moment.epoch
-    if candidate:
-        _drop_better(run, spec, epoch)
-    if candidate or spec.keeps(epoch) or (end is not None and end.epoch == epoch):
+    last = end is not None and end.epoch == epoch
+    if last or (not moment.diverged and (spec.keeps(epoch) or epoch == _best_so_far(spec, rows))):
         save_state(run.checkpoints, Step(epoch), moment.model.state_dict())
 
 
-def _drop_better(run: Run, spec: TrainSpec, epoch: int) -> None:
-    """Remove the checkpoint of the epoch that was the best so far, unless the spec keeps it."""
+def _best_so_far(spec: TrainSpec, rows: list[dict[str, Any]]) -> int:
+    """The epoch that is the trained one if none better comes; 0 where that is not asked."""
+    return best(epochs_of(rows)) if spec.until == "validation" else 0
+
+
+def _drop(run: Run, kept: set[int]) -> None:
+    """Remove all checkpoints but these. Of those before a resume only after the resume file has passed them: the epochs that
+    are trained again could be other ones there."""
     for name in run.checkpoints.listed():
-        there = Step.parse(name.removesuffix(SUFFIX)).epoch
-        if there < epoch and not spec.keeps(there):
+        if Step.parse(name.removesuffix(SUFFIX)).epoch not in kept:
             run.checkpoints.remove(name)
 
 
-def _drop_after(run: Run, epoch: int) -> None:
-    """Remove the checkpoints after the epoch whose network is the trained one."""
-    for name in run.checkpoints.listed():
-        if Step.parse(name.removesuffix(SUFFIX)).epoch > epoch:
-            run.checkpoints.remove(name)
+def _check_kept(run: Run, end: Ending) -> None:
+    if not run.checkpoints.has(Step(end.epoch).name + SUFFIX):
+        raise UseError(
+            f"{run.checkpoints.path} lacks the checkpoint of epoch {end.epoch}, the trained network: the epochs after the stop "
+            "came out otherwise than before it; delete the run and train it again"
+        )
 
 
-def _device(name: str) -> str:
-    return torch.cuda.get_device_name(name) if name.startswith("cuda") else name
-
-
-def _save(run: Run, moment: Moment, rows: list[dict[str, Any]], data: DataSet) -> None:
+def _save(run: Run, moment: Moment, rows: list[dict[str, Any]], data: DataSet, sessions: list[dict[str, Any]]) -> None:
     """One file for all that the rest depends on, so that its parts can never be of different moments."""
-    about = {"epoch": str(moment.epoch), "rows": json.dumps(rows), "data": data.fingerprint}
+    about = {
+        "epoch": str(moment.epoch),
+        "rows": json.dumps(rows),
+        "data": data.fingerprint,
+        "sessions": json.dumps(sessions),
+    }
     write_tensors(run.folder, RESUME, moment.state(), about)
 
 
-def _stopped(run: Run, data: DataSet) -> tuple[Stopped | None, list[dict[str, Any]]]:
-    """Where the training of a run was stopped, and the losses so far; nothing if it never came to the first save."""
+def _stopped(run: Run, data: DataSet) -> tuple[Stopped | None, list[dict[str, Any]], list[dict[str, Any]]]:
+    """Where the training of a run was stopped, the losses so far, and the sessions that computed them; nothing if it never
+    came to the first save."""
     if not run.folder.has(RESUME):
-        return None, []
+        return None, [], []
     with safe_open(run.folder.file(RESUME), framework="pt") as file:
         about = file.metadata()
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     _refuse_other_data(run, data, about["data"])
-    return Stopped(int(about["epoch"]), state), json.loads(about["rows"])
+    sessions = json.loads(about.get("sessions", "[]"))
+    return Stopped(int(about["epoch"]), state), json.loads(about["rows"]), sessions
 
 
 def _refuse_other_data(run: Run, data: DataSet, before: str) -> None:

@@ -16,6 +16,16 @@ CHOICES = {
 }
 """Field -> what it may be."""
 
+BELONG = {
+    "smoothing": ("optimizer", ("adam", "rmsprop")),
+    "milestones": ("schedule", ("step",)),
+    "every": ("schedule", ("step",)),
+    "decay": ("schedule", ("step", "exponential")),
+    "patience": ("until", ("validation", "convergence")),
+    "tolerance": ("until", ("convergence",)),
+}
+"""Field -> the field, and its values, that it belongs to: with others it would mean nothing, and is refused."""
+
 
 @dataclass(frozen=True)
 class TrainSpec(Spec):
@@ -48,7 +58,7 @@ class TrainSpec(Spec):
     """L2 penalty, on all parameters."""
     schedule: str = "step"
     """Learning rate over the epochs: step (times decay at the milestones), exponential (times decay after every epoch), cosine
-    (to 0 at the last epoch), constant."""
+    (half a cosine, to 0 after the last epoch), constant."""
     milestones: tuple[float, ...] = (0.3, 0.6, 0.9)
     """For step: shares of the epochs after which the learning rate is multiplied by `decay`."""
     every: int | None = None
@@ -57,9 +67,9 @@ class TrainSpec(Spec):
     """Factor of the learning rate."""
     augment: str = "none"
     """Random change of the training images: flip (left-right), pad-crop (by up to 4 pixels, black around), pad-crop-flip,
-    imagenet (a crop of 8 to 100 % of the picture, resized, and flip)."""
+    imagenet (a crop of 8 to 100 % of the area, resized, and flip)."""
     precision: str = "float32"
-    """Precision of the products in training: float32 or bfloat16 (parameters stay float32)."""
+    """Precision of the products in training: float32 or bfloat16 (parameters, and all that is measured, stay float32)."""
     until: str = "epochs"
     """When training ends: epochs, loss (training cross-entropy below target_loss), validation (the network is that of the
     lowest validation error; no better one for patience epochs), convergence (training cross-entropy stays the same)."""
@@ -107,14 +117,22 @@ class TrainSpec(Spec):
             raise UseError(f"checkpoints must be epochs from 0 to {self.epochs}, not {list(self.checkpoints or ())}")
 
     def _check_together(self) -> None:
+        for name, (choice, values) in BELONG.items():
+            default = type(self).__dataclass_fields__[name].default
+            if getattr(self, name) != default and getattr(self, choice) not in values:
+                raise UseError(
+                    f"{name} belongs to {choice}={' or '.join(values)}; with {getattr(self, choice)} it means nothing"
+                )
+        if self.every is not None and self.milestones != type(self).__dataclass_fields__["milestones"].default:
+            raise UseError("every and milestones both say when the learning rate falls; give one of them")
+        if self.freeze_by != "layer" and not self.freeze:
+            raise UseError("freeze_by says how the Parts of freeze are named; say which, with freeze")
         if (self.until == "loss") != (self.target_loss is not None):
             raise UseError("until=loss and target_loss belong together: say both, such as until=loss, target_loss=0.19")
         if self.target_loss is not None and self.target_loss <= 0:
             raise UseError(f"target_loss must be above 0, not {self.target_loss}: a cross-entropy never falls below 0")
-        if self.every is not None and (self.schedule != "step" or self.every < 1):
-            raise UseError("every is a number of epochs, from 1, of schedule=step")
-        if self.smoothing is not None and self.optimizer == "sgd":
-            raise UseError("smoothing is of adam and rmsprop; sgd has none")
+        if self.every is not None and self.every < 1:
+            raise UseError(f"every is a number of epochs, from 1, not {self.every}")
 
     def learning_rate(self, epoch: int) -> float:
         """The learning rate during an epoch, counted from 0."""
