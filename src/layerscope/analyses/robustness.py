@@ -17,6 +17,7 @@ from layerscope.engine.batches import First, Forward, Targets, outputs_of, targe
 from layerscope.engine.probe import Probe, check_calibration, probe
 from layerscope.engine.reference import Reference, Task, reference
 from layerscope.engine.reference import evaluate as reference_engine
+from layerscope.engine.replay import evaluate as replay_engine
 from layerscope.engine.subject import Subject
 from layerscope.errors import UseError, unknown
 from layerscope.metrics import CrossEntropy, ErrorRate, Metric, as_metrics
@@ -33,6 +34,9 @@ from layerscope.trajectory import Trajectory
 Data = Iterable[Any]
 Row = dict[str, Any]
 
+ENGINES = {"replay": replay_engine, "reference": reference_engine}
+"""What computes: both give the same numbers; the reference engine takes longer."""
+
 
 def evaluate(
     model: nn.Module,
@@ -48,6 +52,7 @@ def evaluate(
     calibration: Data | None = None,
     anyway: bool = False,
     split: str = "test",
+    engine: str = "replay",
     progress: Progress | None = None,
 ) -> Table:
     """What each Variant of a trained network scores on some data.
@@ -64,6 +69,7 @@ def evaluate(
     Raises `UseError`, before anything runs, if the trajectory does not fit the model or holds a NaN, and if model or data
     give something else the second time (see `probe`), unless `anyway`. A Variant whose forward raises is a row with a status.
     """
+    check_engine(engine)
     subject = subject_of(model, trajectory, laws, seed, forward, calibration)
     if isinstance(data, Mapping):
         raise UseError("evaluate takes the data of one split; call it once for each, or use robustness")
@@ -73,7 +79,7 @@ def evaluate(
     check_calibration(subject, variants, anyway)
     seen = probe(subject, data, targets, anyway)
     task = _steady(task, seen)
-    rows = _measured(subject, task, variants, split, reference(subject, task), {}, progress)
+    rows = _measured(subject, task, variants, split, reference(subject, task), {}, engine, progress)
     facts = {"seed": seed, "probe": seen.to_dict(), **_better(measured[0])}
     return Table.of(rows, facts, variants=_described(variants))
 
@@ -92,6 +98,7 @@ def robustness(
     calibration: Data | None = None,
     chance: float | None = None,
     anyway: bool = False,
+    engine: str = "replay",
     run: str = "",
     done: MutableMapping[str, list[Row]] | None = None,
     progress: Progress | None = None,
@@ -109,6 +116,7 @@ def robustness(
 
     Source: zhang2022, Sec. 2 and 3, App. D. Differs from the paper: several draws, intervals, and a rule for verdicts.
     """
+    check_engine(engine)
     spec = spec or RobustnessSpec()
     splits = data if isinstance(data, Mapping) else {"test": data}
     if not splits:
@@ -135,7 +143,7 @@ def robustness(
     for split, task in ((split, _steady(task, probes[split])) for split, task in tasks.items()):
         known = reference(subject, task)
         chance = _finite(known.chance[0]) if chance is None else chance
-        rows += _measured(subject, task, variants, split, known, done, progress)
+        rows += _measured(subject, task, variants, split, known, done, engine, progress)
     constant = {part.name for part in partition if world.is_constant(part)}
     rows += over_draws(rows, spec.level, constant)
     rows += moved_by(world, partition, steps, spec.draws)
@@ -165,6 +173,12 @@ def robustness(
         **_better(deciding),
     }
     return Table.of([{"run": run, **row} for row in rows], facts, variants=_described(variants))
+
+
+def check_engine(name: str) -> None:
+    """Refuse an engine that there is not."""
+    if name not in ENGINES:
+        raise unknown("engine", name, ENGINES)
 
 
 def partition_of(model: nn.Module, spec: RobustnessSpec) -> Partition:
@@ -212,12 +226,13 @@ def _measured(
     split: str,
     known: Reference,
     done: MutableMapping[str, list[Row]],
+    engine: str,
     progress: Progress | None,
 ) -> list[Row]:
     """The rows of all variants on one split; those in `done` are not computed again."""
 
     def work(todo: Sequence[Variant]) -> Iterable[list[Row]]:
-        return reference_engine(subject, todo, task, known)
+        return ENGINES[engine](subject, todo, task, known)
 
     found = runtime.run(
         variants, lambda variant: f"{split} {variant.id}", work, done, f"evaluate on {split} data", progress

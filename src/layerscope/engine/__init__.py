@@ -1,1 +1,1 @@
-"""What evaluates variants."""
+"""What evaluates variants: `replay`, the exact engine, and `reference`, its slow and obvious twin."""

@@ -10,6 +10,7 @@ from torch.utils._pytree import tree_iter
 
 from layerscope.engine.batches import mark
 from layerscope.engine.subject import Subject
+from layerscope.engine.tape import storage_of
 from layerscope.errors import UseError
 from layerscope.perturb.swap import arranged, parameters, places, within
 
@@ -23,7 +24,7 @@ class _Seen(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         for value in tree_iter((args, kwargs or {})):
-            if isinstance(value, Tensor) and (storage := _storage(value)):
+            if isinstance(value, Tensor) and (storage := storage_of(value)):
                 self.storages.add(storage)
         return func(*args, **(kwargs or {}))
 
@@ -50,7 +51,7 @@ def reach(subject: Subject, batches: Iterable[Any]) -> Reach:
         values = {name: copies[id(tensor)] for name, tensor in values.items()}
     inside = arranged(subject.model, values, lambda _n, own, value: value.detach().requires_grad_(own.requires_grad))
     trained = {name: inside[name] for name in parameters(subject.model) & inside.keys()}
-    own = {_storage(tensor): name for name, tensor, _ in places(subject.model) if name in trained}
+    own = {storage_of(tensor): name for name, tensor, _ in places(subject.model) if name in trained}
     before = {name: mark(tensor) for name, tensor in trained.items()}
 
     def work(network: nn.Module) -> set[int]:
@@ -68,13 +69,5 @@ def reach(subject: Subject, batches: Iterable[Any]) -> Reach:
     written = frozenset(name for name, tensor in trained.items() if mark(tensor) != before[name])
     if written and subject.private:
         subject.reload()
-    used = frozenset(name for name, tensor in inside.items() if _storage(tensor) in storages or not tensor.numel())
+    used = frozenset(name for name, tensor in inside.items() if storage_of(tensor) in storages or not tensor.numel())
     return Reach(used, written)
-
-
-def _storage(tensor: Tensor) -> int:
-    """Where a tensor's values lie; 0 for those that lie nowhere (sparse ones, fakes)."""
-    try:
-        return tensor.untyped_storage().data_ptr()
-    except (NotImplementedError, RuntimeError):
-        return 0

@@ -83,14 +83,14 @@ def evaluate(
 
 def _rows(network: nn.Module, task: Task, known: Reference, subject: Subject) -> list[dict[str, Any]]:
     states = [metric.init() for metric in task.metrics]
-    for batch, targets, kept in _paired(task, known, subject):
+    for batch, targets, kept in paired(task, known, subject):
         outputs = subject.outputs(network, batch)
         for at, metric in enumerate(task.metrics):
             states[at] = metric.update(states[at], Observation(targets, outputs, kept[at]))
     return [row for metric, state in zip(task.metrics, states, strict=True) for row in metric.compute(state)]
 
 
-def _paired(task: Task, known: Reference, subject: Subject) -> Iterator[tuple[Any, Any, list[Any]]]:
+def paired(task: Task, known: Reference, subject: Subject) -> Iterator[tuple[Any, Any, list[Any]]]:
     """Each batch with its targets and what was kept of it; an error if the data are not the same in the same order."""
     count = 0
     for count, batch in enumerate(task.data, start=1):

@@ -42,6 +42,7 @@ class Subject:
         self._forward, self.calibration = forward, calibration
         self._firsts = first_names(model)
         self._has_statistics = bool(with_statistics(model))
+        self._own_statistics: dict[str, Tensor] | None = None
         self.private = not world.trajectory.in_memory(FINAL)
         self.reload()
 
@@ -94,9 +95,31 @@ class Subject:
     def unmodified(self) -> State:
         return changed(self._final, Patch(), self._firsts)
 
+    def is_recalibrated(self, variant: Variant, values: State) -> bool:
+        """Whether the statistics of a Variant's values were computed again."""
+        return self.recalibrates([variant]) and any(values[n] is not self._final[n] for n in self._statistics)
+
+    def recalibrated(self) -> State:
+        """The values of the unmodified network with statistics computed again: what a Variant whose are is a change of."""
+        if self._own_statistics is None:
+            self._own_statistics = self._recalibrated(self.unmodified())
+        return {**self.unmodified(), **self._own_statistics}
+
+    @property
+    def _statistics(self) -> list[str]:
+        """The names of the running statistics of all batch norms."""
+        paths = with_statistics(self.model)
+        return [
+            f"{path}.{n}" if path else n for path, norm in paths.items() for n, _ in norm.named_buffers(recurse=False)
+        ]
+
+    def inside(self, values: State) -> dict[str, Tensor]:
+        """Place in the model -> what is put there for these values."""
+        return arranged(self.model, values, self._parameter)
+
     def run(self, values: State, work: Callable[[nn.Module], R]) -> R:
         """What `work` gives for the model with these values. The model has its own again afterwards."""
-        return within(self.model, arranged(self.model, values, self._parameter), work)
+        return within(self.model, self.inside(values), work)
 
     def _parameter(self, name: str, own: Tensor, value: Tensor) -> Tensor:
         """The value itself, not copied; it asks for gradients as the model's own does, for that decides how products are

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 def untouched(model: nn.Module) -> Iterator[None]:
     """Evaluation mode inside; afterwards, also when something was raised, the mode and attributes of every module and the
     global random states are what they were. Values and gradients are not touched inside: see `Subject`."""
-    before = [(module, _Kept(module)) for module in model.modules()]
+    before = [(module, Kept(module)) for module in model.modules()]
     states = random.getstate(), np.random.get_state()
     devices = range(torch.cuda.device_count()) if torch.cuda.is_available() and torch.cuda.is_initialized() else ()
     try:
@@ -29,7 +29,11 @@ def untouched(model: nn.Module) -> Iterator[None]:
         np.random.set_state(states[1])
 
 
-class _Kept:
+FOLLOWING = ("_flat_weights", "_flat_weight_refs")
+"""Attributes of recurrent modules that follow from their parameters."""
+
+
+class Kept:
     """What a module's forward may write to beside its values: its attributes (mode and hooks are among them), the content
     of those that are tensors, and of all collections in them."""
 
@@ -38,6 +42,18 @@ class _Kept:
         self._attributes = dict(inside)
         self._tensors = [(value, value.detach().clone()) for value in inside.values() if isinstance(value, Tensor)]
         self._collections = [(found, found.copy()) for value in inside.values() for found in _collections(value)]
+
+    def same(self, module: nn.Module) -> bool:
+        """Whether nothing of it was changed, but for lists that PyTorch makes of the parameters whenever these are others."""
+        lists = {id(vars(module).get(name)) for name in FOLLOWING} | {id(self._attributes.get(n)) for n in FOLLOWING}
+        now, before = (
+            {k: v for k, v in found.items() if k not in FOLLOWING} for found in (vars(module), self._attributes)
+        )
+        return (
+            _identical(now, before)
+            and all(_identical(found, content) for found, content in self._collections if id(found) not in lists)
+            and all(_same(tensor, content) for tensor, content in self._tensors)
+        )
 
     def restore(self, module: nn.Module) -> None:
         inside = vars(module)

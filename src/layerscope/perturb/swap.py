@@ -1,6 +1,7 @@
 """A model's code with other values in the places of its tensors."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
@@ -68,3 +69,20 @@ class _Inside(nn.Module):
 def within(model: nn.Module, inside: State, work: Callable[[nn.Module], R]) -> R:
     """What `work` gives for the model while it has other tensors in its places."""
     return call(_Inside(model), {f"model.{name}": tensor for name, tensor in inside.items()}, work)
+
+
+@contextmanager
+def put_in(model: nn.Module, values: State) -> Iterator[None]:
+    """The model with other tensors in some of its places, by the names that `places` gives; its own again afterwards."""
+    before: list[tuple[dict[str, Any], str, Any]] = []
+    try:
+        for place, value in values.items():
+            path, _, name = place.rpartition(".")
+            module = model.get_submodule(path)
+            held: dict[str, Any] = module._parameters if name in module._parameters else module._buffers
+            before.append((held, name, held[name]))
+            held[name] = value
+        yield
+    finally:
+        for held, name, value in reversed(before):
+            held[name] = value

@@ -1,0 +1,291 @@
+"""The module calls of one forward, with what each returned, so that another forward need not make them again."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+
+from layerscope.engine.untouched import Kept
+
+NEVER = 1 << 62
+"""The moment of what does not happen."""
+ABSENT = object()
+"""Stands for an output that was not kept."""
+
+
+class Unsplittable(Exception):  # noqa: N818 (not an error: the reference engine takes over)
+    """The model cannot be taken apart; the message says why."""
+
+
+@dataclass
+class Call:
+    """One call of a module: `size` calls with those inside it, from the moment `entered` to `ended`.
+
+    `output` is what it returned, if that was kept; `versions` tell whether something wrote to it since. `overwritten` says
+    that something does, so that copies are kept and given; `writes` that the call writes to what is older than itself.
+    """
+
+    module: nn.Module
+    entered: int
+    ended: int = NEVER
+    size: int = 1
+    seconds: float = 0.0
+    nbytes: int = 0
+    output: Any = ABSENT
+    versions: list[int] = field(default_factory=list)
+    overwritten: bool = False
+    writes: bool = False
+
+    def intact(self) -> bool:
+        """Whether the output is there, as it was when the call ended."""
+        return self.output is not ABSENT and _versions(self.output) == self.versions
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to keep of further forwards: the numbers of calls whose outputs are needed, and of those that are overwritten."""
+
+    kept: frozenset[int]
+    overwritten: frozenset[int]
+
+
+class Tape:
+    """Listens to the calls of a model's modules: `record` makes a forward and keeps what calls returned; `replay` makes one
+    in which calls that ended before a moment return what was kept.
+
+    Moments count calls entered, calls ended, and first uses of tensors, which `first_use` gives by storage.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.calls: list[Call] = []
+        self.first_use: dict[int, int] = {}
+        self._clock = 0
+        self._open: list[Call] = []
+        self._hear: Callable[[nn.Module, Callable[..., Any], Any, Any], Any] | None = None
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Inside, the model's modules can be recorded and replayed."""
+        before = [(module, vars(module).get("forward")) for module in self.model.modules()]
+        for module, _ in before:
+            module.forward = self._heard(module, module.forward)
+        try:
+            yield
+        finally:
+            for module, own in before:
+                if own is None:
+                    vars(module).pop("forward", None)
+                else:
+                    module.forward = own  # type: ignore[method-assign]
+
+    def _heard(self, module: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
+        def heard(*args: Any, **kwargs: Any) -> Any:
+            return forward(*args, **kwargs) if self._hear is None else self._hear(module, forward, args, kwargs)
+
+        return heard
+
+    def record(self, forward: Callable[[], Any], storages: Iterable[int], plan: Plan | None = None) -> Any:
+        """What a forward gives. Notes when it first uses tensors of these storages; outputs are kept as planned, all without
+        a plan. Raises `Unsplittable` if modules change themselves: what they would do to each other is not on the tape."""
+        self.calls, self.first_use, self._clock, self._open = [], {}, 0, []
+        before = _state(self.model)
+        with _Watch(self, frozenset(storages)), self._hearing(self._recording(plan)):
+            outputs = forward()
+        if changed := _changed(before):
+            raise Unsplittable(f"{changed} changes itself in its forward")
+        for call in self.calls:
+            if call.output is not ABSENT and not call.intact():
+                call.output, call.overwritten = ABSENT, True
+        return outputs
+
+    def replay(self, forward: Callable[[], Any], until: int) -> Any:
+        """What a forward gives whose changed values are first used at the moment `until`: calls that ended before return what
+        was kept of them. Raises `Unsplittable` if it calls other modules than it did."""
+        given: list[Call] = []
+        with self._hearing(self._replaying(until, given)):
+            outputs = forward()
+        for call in given:
+            if (
+                not call.overwritten and not call.intact()
+            ):  # this forward wrote to it: it is right here, and nowhere else
+                call.output, call.overwritten = ABSENT, True
+        return outputs
+
+    def plan(self, moments: Iterable[int], memory: int) -> Plan:
+        """What replays until these moments need of the calls on the tape: the largest calls that ended before. Where that is
+        more than `memory` bytes, those that save the least time a byte are left out, and made again each time."""
+        needed = {number for until in set(moments) for number in self._ended_before(until)}
+        overwritten = frozenset(number for number, call in enumerate(self.calls) if call.overwritten)
+        kept: set[int] = set()
+        for number in sorted(needed, key=lambda number: -self.calls[number].seconds / (self.calls[number].nbytes + 1)):
+            memory -= self.calls[number].nbytes
+            if memory >= 0:
+                kept.add(number)
+        return Plan(frozenset(kept), overwritten)
+
+    def keep(self, plan: Plan) -> None:
+        """Let go of what a plan does not need."""
+        for number, call in enumerate(self.calls):
+            if number not in plan.kept:
+                call.output = ABSENT
+
+    def _ended_before(self, until: int) -> Iterator[int]:
+        number = 0
+        while number < len(self.calls) and self.calls[number].entered < until:
+            if self.calls[number].ended < until and not self.calls[number].writes:
+                yield number
+                number += self.calls[number].size
+            else:
+                number += 1
+
+    @contextmanager
+    def _hearing(self, hear: Callable[[nn.Module, Callable[..., Any], Any, Any], Any]) -> Iterator[None]:
+        self._hear = hear
+        try:
+            yield
+        finally:
+            self._hear = None
+
+    def tick(self) -> int:
+        """The next moment."""
+        self._clock += 1
+        return self._clock
+
+    def wrote(self, born: int) -> None:
+        """Something was written to that is there since the moment `born`: a call that is younger must be made each time."""
+        for call in self._open:
+            call.writes |= call.entered > born
+
+    def _recording(self, plan: Plan | None) -> Callable[[nn.Module, Callable[..., Any], Any, Any], Any]:
+        def hear(module: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+            number, call = len(self.calls), Call(module, self.tick())
+            self.calls.append(call)
+            self._open.append(call)
+            began = time.perf_counter()
+            outputs = forward(*args, **kwargs)
+            call.seconds = time.perf_counter() - began
+            self._open.pop()
+            call.ended, call.size = self.tick(), len(self.calls) - number
+            call.overwritten = plan is not None and number in plan.overwritten
+            call.nbytes = sum(leaf.nbytes for leaf in tree_iter(outputs) if isinstance(leaf, Tensor))
+            if not call.writes and _plain(outputs) and (plan is None or number in plan.kept):
+                call.output = _with_tensors(outputs, Tensor.clone) if call.overwritten else outputs
+                call.versions = _versions(call.output)
+            return outputs
+
+        return hear
+
+    def _replaying(self, until: int, given: list[Call]) -> Callable[[nn.Module, Callable[..., Any], Any, Any], Any]:
+        place = 0
+
+        def hear(module: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+            nonlocal place
+            if place >= len(self.calls) or self.calls[place].entered > until:
+                place = len(self.calls)  # nothing that comes now ended before
+                return forward(*args, **kwargs)
+            call = self.calls[place]
+            if call.module is not module:
+                raise Unsplittable(
+                    f"its forward calls {type(module).__name__} in place of {type(call.module).__name__}"
+                )
+            if call.ended < until and call.output is not ABSENT:
+                place += call.size
+                given.append(call)
+                return _with_tensors(call.output, Tensor.clone if call.overwritten else _itself)
+            place += 1
+            return forward(*args, **kwargs)
+
+        return hear
+
+
+class _Watch(TorchDispatchMode):
+    """Notes the moment at which an operation is first given a tensor of some storages; and which of the calls that are going
+    on write to what is older than they: to give their output again would leave that undone."""
+
+    def __init__(self, tape: "Tape", storages: frozenset[int]) -> None:
+        super().__init__()
+        self._tape, self._storages = tape, storages
+        self._born: dict[int, int] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = {storage_of(value) for value in tree_iter((args, kwargs or {})) if isinstance(value, Tensor)}
+        for storage in given & self._storages:
+            self._tape.first_use.setdefault(storage, self._tape.tick())
+        if func._schema.is_mutable:
+            self._written(func, args, kwargs or {})
+        outputs = func(*args, **(kwargs or {}))
+        for value in tree_iter(outputs):
+            if isinstance(value, Tensor) and (storage := storage_of(value)) not in given:
+                self._born[storage] = self._tape.tick()
+        return outputs
+
+    def _written(self, func: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        for at, argument in enumerate(func._schema.arguments):
+            if argument.alias_info is None or not argument.alias_info.is_write:
+                continue
+            value = args[at] if at < len(args) else kwargs.get(argument.name)
+            for tensor in tree_iter(value):
+                if isinstance(tensor, Tensor):
+                    self._tape.wrote(self._born.get(storage_of(tensor), 0))
+
+
+def storage_of(tensor: Tensor) -> int:
+    """Where a tensor's values lie; 0 for those that lie nowhere (sparse ones, fakes)."""
+    try:
+        return tensor.untyped_storage().data_ptr()
+    except (NotImplementedError, RuntimeError):
+        return 0
+
+
+def _itself(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+def _plain(outputs: Any) -> bool:
+    """Whether an output is tensors and plain values in tuples, lists and dictionaries: what can be given twice."""
+    if isinstance(outputs, tuple | list):
+        return all(map(_plain, outputs))
+    if type(outputs) is dict:
+        return all(map(_plain, outputs.values()))
+    return outputs is None or type(outputs) in (Tensor, int, float, bool, str)
+
+
+def _with_tensors(outputs: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """The same structure in new containers, with a function of each tensor."""
+    if isinstance(outputs, Tensor):
+        return change(outputs)
+    if isinstance(outputs, tuple) and hasattr(outputs, "_fields"):
+        return type(outputs)(*(_with_tensors(inner, change) for inner in outputs))
+    if isinstance(outputs, tuple | list):
+        return type(outputs)(_with_tensors(inner, change) for inner in outputs)
+    if isinstance(outputs, dict):
+        return {key: _with_tensors(inner, change) for key, inner in outputs.items()}
+    return outputs
+
+
+def _versions(outputs: Any) -> list[int]:
+    return [leaf._version for leaf in tree_iter(outputs) if isinstance(leaf, Tensor)]
+
+
+def _state(model: nn.Module) -> dict[str, tuple[nn.Module, Kept, list[int]]]:
+    """Of each module what a forward might write to: its attributes, and how often its buffers and parameters were written."""
+    return {path: (module, Kept(module), _written(module)) for path, module in model.named_modules()}
+
+
+def _written(module: nn.Module) -> list[int]:
+    held = (*module._buffers.values(), *module._parameters.values())
+    return [tensor._version for tensor in held if tensor is not None]
+
+
+def _changed(before: dict[str, tuple[nn.Module, Kept, list[int]]]) -> str:
+    """The first module that is not what it was; nothing if all are."""
+    for path, (module, kept, written) in before.items():
+        if not kept.same(module) or written != _written(module):
+            return f"{path or 'the model'} ({type(module).__name__})"
+    return ""
