@@ -74,7 +74,9 @@ def row(what: str, model: nn.Module, batches: list, times: int, count: Count, me
                 for tensor in tensors:
                     places[tensor].copy_(trajectory[ls.FINAL][tensor])
 
-    a, b, quotient = ratio(lambda: ls.evaluate(model, trajectory, variants, batches, metrics), by_hand, repeats=REPEATS)
+    a, b, quotient = ratio(
+        lambda: ls.evaluate(model, trajectory, variants, batches, metrics, engine="reference"), by_hand, repeats=REPEATS
+    )
     return Result(
         f"reference engine: {what}, {sum(len(y) for _, y in batches):,} samples ({data})",
         f"{a:.2f} s for {len(variants)} variants, ratio {quotient:.3f}",

@@ -56,9 +56,11 @@ watch.start()
 parts = [part for part in ls.Partition.by_layer(model)]
 variants = [v for part in parts for v in (ls.Variant.of(part, ls.Rewind()), ls.Variant.of(part, ls.Rerandomize()))]
 if what == "evaluate":
-    ls.evaluate(model, trajectory, variants, data)
+    ls.evaluate(model, trajectory, variants, data, engine="reference")
+elif what == "replay":
+    ls.evaluate(model, trajectory, variants, data, memory="200MB")
 else:
-    ls.robustness(model, trajectory, data, spec)
+    ls.robustness(model, trajectory, data, spec, engine="reference")
 watch.ends = True
 watch.join()
 print(watch.peak - before)
@@ -72,18 +74,20 @@ def run() -> list[Result]:
         return [
             _row(path, "evaluate", "each layer put back and drawn afresh", PART),
             _row(path, "robustness", "all", MODEL),
+            _row(path, "replay", "as evaluate, memory=200MB", PART, 200_000_000),
         ]
 
 
-def _row(path: str, what: str, about: str, largest: int) -> Result:
-    """The largest Part is a layer, or for `robustness`, which puts the whole network back too, the network."""
+def _row(path: str, what: str, about: str, largest: int, asked: int = 0) -> Result:
+    """The largest Part is a layer, or for `robustness`, which puts the whole network back too, the network; `asked` is what
+    the exact engine may use besides."""
     took = sorted(int(_process(what, path)) for _ in range(3))[1]
-    allowed = MODEL + largest + REST
+    allowed = MODEL + largest + asked + REST
     return Result(
         f"memory of {what} ({about}): {LAYERS} layers of {PART / 1e6:.0f} MB, checkpoints in files",
         f"{took / 1e6:.0f} MB beyond model and data",
         f"the model is {MODEL / 1e6:.0f} MB, the largest Part {largest / 1e6:.0f} MB",
-        f"<= one copy + one Part + {REST / 1e6:.0f} MB = {allowed / 1e6:.0f} MB",
+        f"<= one copy + one Part + {(REST + asked) / 1e6:.0f} MB = {allowed / 1e6:.0f} MB",
         took <= allowed,
         3,
     )

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1] / "src" / "layerscope"
 
 LEVELS = [
-    {"entry", "errors", "step", "stats", "spec", "rng", "state", "partition", "query"},
+    {"entry", "errors", "step", "stats", "spec", "rng", "state", "partition", "query", "sequential"},
     {"store", "runtime", "imported"},
     {"table", "trajectory", "data", "models", "run"},
     {"perturb", "metrics", "measures", "plots"},
@@ -31,6 +31,7 @@ WITHOUT_TORCH = [
     "layerscope.partition",
     "layerscope.store",
     "layerscope.stats",
+    "layerscope.sequential",
     "layerscope.training.spec",
     "layerscope.analyses.spec",
 ]

@@ -125,6 +125,10 @@ def analyze(
         bool,
         Parameter(help="Go on where model or data give something else the second time.", negative=()),
     ] = False,
+    engine: Annotated[
+        str, Parameter(help="replay shares work between variants; reference does not. Both give the same numbers.")
+    ] = "replay",
+    memory: Annotated[str, Parameter(help="What replay may use beside model and data.")] = "2GiB",
     data_dir: DataDir = None,
     fail_if: FailIf = (),
     dry_run: DryRun = False,
@@ -135,7 +139,8 @@ def analyze(
     if dry_run:
         return _say(_plan_of_analysis(run, source, spec, data_dir), json)
     opened, material = _opened(run, source, out, spec, data_dir, anyway)
-    return _analyzed(opened, spec, name, data_dir, json, fail_if, anyway, material)
+    how = {"anyway": anyway, "engine": engine, "memory": memory}
+    return _analyzed(opened, spec, name, data_dir, json, fail_if, material, how)
 
 
 @app.command(help=COMMANDS["parts"])
@@ -284,8 +289,8 @@ def _analyzed(
     data_dir: Path | None,
     json: bool,
     fail_if: tuple[str, ...],
-    anyway: bool = False,
     material: "Material | None" = None,
+    how: dict[str, Any] | None = None,
 ) -> int:
     from rich.console import Console
 
@@ -296,7 +301,7 @@ def _analyzed(
     from layerscope.report import make
 
     conditions = [condition(text) for text in fail_if]
-    table = analyze(run, spec, name=name, data_dir=data_dir, anyway=anyway, material=material, progress=progress())
+    table = analyze(run, spec, name=name, data_dir=data_dir, material=material, progress=progress(), **(how or {}))
     for warning in table.provenance.get("data", {}).get("warnings", ()):
         print(f"warning: {warning}", file=sys.stderr)
     with run.folder.lock():

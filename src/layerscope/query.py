@@ -1,5 +1,6 @@
 """The options of a name, of a data set, a network or an initialiser: `imagefolder:PATH?size=64&crop=56`."""
 
+import re
 from collections.abc import Collection
 
 from layerscope.errors import UseError, unknown
@@ -28,3 +29,12 @@ def whole_number(form: str, key: str, value: str, highest: int) -> int:
     if not (value.isascii() and value.isdigit() and len(value) < 10 and 1 <= int(value) <= highest):
         raise UseError(f"{form}: option {key} must be a whole number from 1 to {highest}, not {value!r}")
     return int(value)
+
+
+def number_of_bytes(what: str, text: str) -> int:
+    """A number of bytes: 8GiB, 500MB, 0B. `what` it is, is for the error."""
+    found = re.fullmatch(r"([0-9]{1,9})(B|[KMGT]i?B)", text)
+    if found is None:
+        raise UseError(f"{what} must be a number of bytes such as 500MB or 8GiB, not {text!r}")
+    number, unit = found.groups()
+    return int(number) * (1024 if "i" in unit else 1000) ** "BKMGT".index(unit[0])

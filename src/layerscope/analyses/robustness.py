@@ -1,8 +1,9 @@
 """Which layers matter: the experiment of zhang2022 on any trajectory."""
 
 import math
-from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -14,18 +15,22 @@ from layerscope.analyses.draws import over_draws
 from layerscope.analyses.spec import RobustnessSpec
 from layerscope.analyses.verdicts import Judge
 from layerscope.engine.batches import First, Forward, Targets, outputs_of, targets_of
+from layerscope.engine.certified import Certify, cells, shuffled, unmodified
 from layerscope.engine.probe import Probe, check_calibration, probe
-from layerscope.engine.reference import Reference, Task, reference
 from layerscope.engine.reference import evaluate as reference_engine
+from layerscope.engine.reference import reference
 from layerscope.engine.replay import evaluate as replay_engine
 from layerscope.engine.subject import Subject
+from layerscope.engine.task import Reference, Task
 from layerscope.errors import UseError, unknown
 from layerscope.metrics import CrossEntropy, ErrorRate, Metric, as_metrics
 from layerscope.models.initialisers import Laws, settled
 from layerscope.partition import BY, WHOLE, Part, Partition, first_names, whole
 from layerscope.perturb import Rerandomize, Rewind, Variant, World
 from layerscope.perturb.swap import parameters
+from layerscope.query import number_of_bytes
 from layerscope.runtime import Progress
+from layerscope.sequential import Decide, Within
 from layerscope.state import tensors_of
 from layerscope.step import INIT, Step
 from layerscope.table import Table
@@ -34,7 +39,13 @@ from layerscope.trajectory import Trajectory
 Data = Iterable[Any]
 Row = dict[str, Any]
 
-ENGINES = {"replay": replay_engine, "reference": reference_engine}
+Engine = Callable[[Subject, Sequence[Variant], Task, Reference, Certify | None], Iterable[list[Row]]]
+MEMORY = "2GiB"
+
+ENGINES: dict[str, Callable[[int], Engine]] = {
+    "replay": lambda memory: partial(replay_engine, memory=memory // 2),  # for values, and as much for outputs
+    "reference": lambda _: reference_engine,
+}
 """What computes: both give the same numbers; the reference engine takes longer."""
 
 
@@ -53,6 +64,7 @@ def evaluate(
     anyway: bool = False,
     split: str = "test",
     engine: str = "replay",
+    memory: str = MEMORY,
     progress: Progress | None = None,
 ) -> Table:
     """What each Variant of a trained network scores on some data.
@@ -66,10 +78,14 @@ def evaluate(
     `laws` are the initial laws that `Rerandomize` draws from; see `settled_laws` for those that are not given.
     `calibration` is training data for Variants with `buffers="recalibrate"`.
 
+    `engine`: `replay` computes what comes before the changed place once a batch for all Variants, within about `memory`
+    beside the model and the data; `reference` computes every Variant whole. Both give the same bits; a model that cannot be
+    taken apart goes to the reference engine, and its rows say why.
+
     Raises `UseError`, before anything runs, if the trajectory does not fit the model or holds a NaN, and if model or data
     give something else the second time (see `probe`), unless `anyway`. A Variant whose forward raises is a row with a status.
     """
-    check_engine(engine)
+    compute = engine_of(engine, memory)
     subject = subject_of(model, trajectory, laws, seed, forward, calibration)
     if isinstance(data, Mapping):
         raise UseError("evaluate takes the data of one split; call it once for each, or use robustness")
@@ -79,7 +95,7 @@ def evaluate(
     check_calibration(subject, variants, anyway)
     seen = probe(subject, data, targets, anyway)
     task = _steady(task, seen)
-    rows = _measured(subject, task, variants, split, reference(subject, task), {}, engine, progress)
+    rows = _measured(subject, task, variants, split, reference(subject, task), {}, compute, progress)
     facts = {"seed": seed, "probe": seen.to_dict(), **_better(measured[0])}
     return Table.of(rows, facts, variants=_described(variants))
 
@@ -99,6 +115,7 @@ def robustness(
     chance: float | None = None,
     anyway: bool = False,
     engine: str = "replay",
+    memory: str = MEMORY,
     run: str = "",
     done: MutableMapping[str, list[Row]] | None = None,
     progress: Progress | None = None,
@@ -106,17 +123,17 @@ def robustness(
     """Which layers matter: each Part rewound to each checkpoint and re-randomised, and the whole network at each.
 
     `data` is the test data, or a mapping of split name (test, train) -> data; what batches may be, `forward`, `targets`,
-    `laws`, `calibration` and `anyway` are as in `evaluate`. `metrics` are by default those that the spec names; the first
-    decides. Rows, by `perturbation`: `none` the unmodified network; `rewind` a Part (or the whole network) with its values
-    of epoch `step`; `rerandomize` a Part drawn afresh, one row a draw, and one over all draws (no `draw`; its interval is
-    over draws). Each metric has a row for itself and one for the paired difference to the unmodified network (`..._delta`);
-    further rows are distances to the start and to the substituted values. `verdict` is set on the differences of the
-    deciding metric on the test data; `chance` is its value for guessing, found from the outputs where it can be. `done`
-    takes each variant's rows as they come, and gives those of an earlier call with the same arguments.
+    `laws`, `calibration`, `anyway`, `engine` and `memory` are as in `evaluate`. `metrics` are by default those that the spec
+    names; the first decides. Rows, by `perturbation`: `none` the unmodified network; `rewind` a Part (or the whole network)
+    with its values of epoch `step`; `rerandomize` a Part drawn afresh, one row a draw, and one over all draws (no `draw`; its
+    interval is over draws). Each metric has a row for itself and one for the paired difference to the unmodified network
+    (`..._delta`); further rows are distances to the start and to the substituted values. `verdict` is set on the differences
+    of the deciding metric on the test data; `chance` is its value for guessing, found from the outputs where it can be.
+    `done` takes each variant's rows as they come, and gives those of an earlier call with the same arguments.
 
     Source: zhang2022, Sec. 2 and 3, App. D. Differs from the paper: several draws, intervals, and a rule for verdicts.
     """
-    check_engine(engine)
+    compute = engine_of(engine, memory)
     spec = spec or RobustnessSpec()
     splits = data if isinstance(data, Mapping) else {"test": data}
     if not splits:
@@ -140,10 +157,13 @@ def robustness(
     subject.check(variants)
     check_calibration(subject, variants, anyway)
     probes = {split: probe(subject, task.data, targets, anyway) for split, task in tasks.items()}
+    certifying = spec.within is not None or spec.decide
     for split, task in ((split, _steady(task, probes[split])) for split, task in tasks.items()):
+        task = shuffled(replace(task, metrics=measured[:1]), spec.seed, split) if certifying else task
         known = reference(subject, task)
         chance = _finite(known.chance[0]) if chance is None else chance
-        rows += _measured(subject, task, variants, split, known, done, engine, progress)
+        certify = _certified(known, deciding, spec, chance, cells(variants) * len(splits)) if certifying else None
+        rows += _measured(subject, task, variants, split, known, done, compute, progress, certify)
     constant = {part.name for part in partition if world.is_constant(part)}
     rows += over_draws(rows, spec.level, constant)
     rows += moved_by(world, partition, steps, spec.draws)
@@ -161,7 +181,7 @@ def robustness(
     facts = {
         "spec": spec.to_dict(),
         "by": "groups" if spec.groups else spec.by,
-        "buffers": spec.buffers,
+        "buffers": spec.buffers if world.buffers else "",
         "chance": chance,
         "chance_reason": ""
         if chance is not None
@@ -170,15 +190,18 @@ def robustness(
         "laws": used,
         "unused": unused,
         "probe": _worst(probes.values()).to_dict(),
+        "certified": _about_certified(spec, measured, cells(variants) * len(splits)) if certifying else None,
         **_better(deciding),
     }
     return Table.of([{"run": run, **row} for row in rows], facts, variants=_described(variants))
 
 
-def check_engine(name: str) -> None:
-    """Refuse an engine that there is not."""
+def engine_of(name: str, memory: str = MEMORY) -> Engine:
+    """An engine by its name; `memory` is what the exact one may use beside the model and the data."""
+    room = number_of_bytes("memory", memory)
     if name not in ENGINES:
         raise unknown("engine", name, ENGINES)
+    return ENGINES[name](room)
 
 
 def partition_of(model: nn.Module, spec: RobustnessSpec) -> Partition:
@@ -226,18 +249,53 @@ def _measured(
     split: str,
     known: Reference,
     done: MutableMapping[str, list[Row]],
-    engine: str,
+    compute: Engine,
     progress: Progress | None,
+    certify: Certify | None = None,
 ) -> list[Row]:
     """The rows of all variants on one split; those in `done` are not computed again."""
 
     def work(todo: Sequence[Variant]) -> Iterable[list[Row]]:
-        return ENGINES[engine](subject, todo, task, known)
+        if certify is None:
+            yield from compute(subject, todo, task, known, None)
+            return
+        rest = iter(compute(subject, [variant for variant in todo if variant.edits], task, known, certify))
+        for variant in todo:
+            place = {"status": "ok", **variant.row(subject.world)}
+            yield next(rest) if variant.edits else [place | row for row in unmodified(certify, known)]
 
     found = runtime.run(
         variants, lambda variant: f"{split} {variant.id}", work, done, f"evaluate on {split} data", progress
     )
     return [{"split": split, **row} for rows in found for row in rows]
+
+
+def _certified(
+    known: Reference, metric: Metric[Any], spec: RobustnessSpec, chance: float | None, cells: int
+) -> Certify:
+    """What is asked of each Variant: its change to within so much, or its verdict."""
+    if spec.within is not None:
+        return Certify.of(known, metric, Within(spec.within), cells, spec.level)
+    errors = Certify.of(known, metric, Within(0.5), cells, spec.level).question
+    if chance is None:
+        raise UseError(f"the value of guessing is not known for {metric.name}, so nothing can be decided; give chance=")
+    gap = chance - errors.wrong / errors.n
+    if gap <= 0:
+        raise UseError(
+            f"the unmodified network has {100 * errors.wrong / errors.n:.4g} % {metric.name}, guessing {100 * chance:.4g} %: a "
+            "network that is no better than guessing has no layers to decide about"
+        )
+    return Certify.of(known, metric, Decide(gap, spec.ambient, spec.destroyed), cells, spec.level)
+
+
+def _about_certified(spec: RobustnessSpec, measured: Sequence[Metric[Any]], answers: int) -> dict[str, Any]:
+    return {
+        "asked": "verdicts" if spec.decide else f"within {spec.within}",
+        "answers": answers,
+        "level": spec.level,
+        "order": spec.seed,
+        "not_measured": [metric.name for metric in measured[1:]],
+    }
 
 
 def _steady(task: Task, seen: Probe) -> Task:

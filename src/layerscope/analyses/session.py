@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from layerscope.analyses.material import Material, known_inputs, material_of, of_model
 from layerscope.analyses.materialize import materialize
-from layerscope.analyses.robustness import evaluate, partition_of, robustness, settled_laws, subject_of
+from layerscope.analyses.robustness import MEMORY, evaluate, partition_of, robustness, settled_laws, subject_of
 from layerscope.analyses.spec import ModelSpec, RobustnessSpec
 from layerscope.engine.batches import samples_in
 from layerscope.engine.probe import probe
-from layerscope.engine.reference import Task, reference
+from layerscope.engine.reference import reference
 from layerscope.engine.subject import with_statistics
+from layerscope.engine.task import Task
 from layerscope.errors import UseError, unknown
 from layerscope.metrics import named
 from layerscope.partition import first_names, whole
@@ -124,13 +125,16 @@ def analyze(
     name: str = "robustness",
     data_dir: str | Path | None = None,
     anyway: bool = False,
+    engine: str = "replay",
+    memory: str = MEMORY,
     material: Material | None = None,
     progress: Progress | None = None,
 ) -> Table:
     """Which layers of a run's network matter: the table of `robustness`, kept as the run's analysis `name`.
 
     An analysis of the same spec that is complete is read, not computed again; one of another spec is an error. One that was
-    stopped goes on from the variants it has. `anyway`: go on where model or data give something else the second time.
+    stopped goes on from the variants it has. `anyway`: go on where model or data give something else the second time;
+    `engine`, `memory`: as in `robustness`.
     `material` is what `material_of(run, spec)` gives, if somebody has it already.
     """
     inputs = known_inputs(run) if material is None else material.inputs
@@ -153,6 +157,8 @@ def analyze(
             targets=material.targets,
             calibration=material.calibration,
             anyway=anyway,
+            engine=engine,
+            memory=memory,
             run=run.name,
             done=Kept(run.partial(name, key), lambda rows: run.save_partial(name, key, rows)),
             progress=progress,
@@ -162,7 +168,8 @@ def analyze(
             **material.facts,
             "device": "cpu",
             "threads": torch.get_num_threads(),
-            "engine": "reference",
+            "engine": sorted({str(name) for name in table.frame["engine"].dropna() if name}),
+            "memory": memory,
             "seconds": round(time.perf_counter() - began, 2),
         }
         table = Table(table.frame, {**table.provenance, **facts}, table.variants)

@@ -41,6 +41,12 @@ class RobustnessSpec(Spec):
     """Training samples from which statistics are computed again."""
     metrics: tuple[str, ...] = ("error", "cross_entropy")
     """What is measured; the first decides the verdicts."""
+    within: float | None = None
+    """Use only as many samples, in random order, as it takes to know each change of error to within this (0.01: one point); the
+    intervals then hold for all changes at once, for these data."""
+    decide: bool = False
+    """Use only as many samples, in random order, as it takes to say of each change whether it is ambient, critical or
+    destroys; surely so for all changes at once, for these data."""
 
     def __post_init__(self) -> None:
         if self.draws < 0:
@@ -49,6 +55,10 @@ class RobustnessSpec(Spec):
             raise UseError(f"steps are epochs from 0, not {list(self.steps or ())}")
         if not 0 < self.level < 1:
             raise UseError(f"level must be between 0 and 1, not {self.level}")
+        if self.within is not None and (self.decide or not 0 < self.within < 1):
+            raise UseError("within is a half width between 0 and 1, such as 0.01; and give either within or decide")
+        if self.decide and not self.ambient < self.destroyed:
+            raise UseError(f"to decide, ambient ({self.ambient}) must be below destroyed ({self.destroyed})")
         if not self.metrics:
             raise UseError("metrics must name at least one, such as error")
         if self.calibrate < 1:

@@ -1,6 +1,5 @@
 """Pictures in folders, as ImageNet is laid out: PATH/train/CLASS/*.JPEG and PATH/val/CLASS/*.JPEG."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from layerscope.data.pictures import Crop, decoder_warnings
 from layerscope.data.raw import Raw, Ready
 from layerscope.data.squares import Files, Look, Pictures, look
 from layerscope.errors import UseError
+from layerscope.query import number_of_bytes
 from layerscope.state import content_hash
 
 FORM = "imagefolder"
@@ -56,7 +56,7 @@ def read(place: str, options: Mapping[str, str], root: Path | None) -> Raw:
     A relative PATH is looked for in the working folder, then in the data folder.
     Raises `UseError` if a picture is damaged or the splits' classes differ.
     """
-    crop, memory = Crop.of(FORM, options), _bytes(options.get("memory", MEMORY))
+    crop, memory = Crop.of(FORM, options), number_of_bytes(f"{FORM}: option memory", options.get("memory", MEMORY))
     path = _folder(place, root)
     listed = {"train": _listed(path / "train"), "test": _listed(_test(path))}
     train, test = listed.values()
@@ -91,15 +91,6 @@ def _fingerprint(crop: Crop, listed: Mapping[str, _Pictures], looks: Mapping[str
     tensors = {f"{split} files": each.digests for split, each in looks.items()}
     tensors |= {f"{split} labels": each.labels for split, each in listed.items()}
     return content_hash(tensors | {"size, crop": torch.tensor([crop.size, crop.crop])})
-
-
-def _bytes(text: str) -> int:
-    """A number of bytes: 8GiB, 500MB, 0B."""
-    found = re.fullmatch(r"([0-9]{1,9})(B|[KMGT]i?B)", text)
-    if found is None:
-        raise UseError(f"{FORM}: option memory must be a number of bytes such as 500MB or 8GiB, not {text!r}")
-    number, unit = found.groups()
-    return int(number) * (1024 if "i" in unit else 1000) ** "BKMGT".index(unit[0])
 
 
 def _folder(place: str, root: Path | None) -> Path:

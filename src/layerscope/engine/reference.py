@@ -1,45 +1,23 @@
 """The slow, obvious engine: every variant, every batch, the whole network. Faster engines are compared with it."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
-from layerscope.engine.batches import Targets, mark, moved, targets_of
+from layerscope.engine.batches import mark, moved
+from layerscope.engine.certified import Certify
 from layerscope.engine.probe import OTHER_BATCHES
 from layerscope.engine.subject import Subject
+from layerscope.engine.task import Measured, Reference, Row, Task, reason_of
 from layerscope.engine.untouched import untouched
 from layerscope.errors import UseError
-from layerscope.metrics import Metric, Observation
+from layerscope.metrics import Metric
 from layerscope.perturb import Variant
 
 MARKED = 4096
 """Of how many of a batch's targets it is checked that they are the same on each pass."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """What variants are evaluated on: the data, which of a batch are the targets, and the metrics.
-
-    Data give batches any number of times; `batches` is how many, if that is known.
-    """
-
-    data: Iterable[Any]
-    metrics: Sequence[Metric[Any]]
-    targets: Targets = targets_of
-    batches: int | None = None
-
-
-@dataclass(frozen=True)
-class Reference:
-    """What is kept of a pass of the unmodified network: of each batch, what the metrics asked for and a mark of its targets;
-    and each metric's value of guessing, where there is one."""
-
-    kept: list[list[Any]]
-    marks: list[Any]
-    chance: list[float | None]
 
 
 def reference(subject: Subject, task: Task) -> Reference:
@@ -64,30 +42,31 @@ def reference(subject: Subject, task: Task) -> Reference:
 
 
 def evaluate(
-    subject: Subject, variants: Sequence[Variant], task: Task, known: Reference
-) -> Iterator[list[dict[str, Any]]]:
+    subject: Subject, variants: Sequence[Variant], task: Task, known: Reference, certify: Certify | None = None
+) -> Iterator[list[Row]]:
     """For each variant, in the order asked, the rows of all metrics. One whose forward raises is a row with status
-    `failed` and the reason."""
+    `failed` and the reason. With `certify` a variant is measured until its answer is settled."""
     for variant in variants:
+        one = Measured(variant, [metric.init() for metric in task.metrics])
         with untouched(subject.model), torch.no_grad():
-            place = {"status": "ok", "engine": "reference", **variant.row(subject.world)}
             try:
-                rows = subject.run(subject.values(variant), lambda network: _rows(network, task, known, subject))
+                values = subject.values(variant)
+                subject.run(values, lambda network, one=one: _measure(network, one, task, known, subject, certify))
             except UseError:
                 raise
             except Exception as problem:
-                failure = {"status": "failed", "reason": f"{type(problem).__name__}: {' '.join(str(problem).split())}"}
-                rows = [{"metric": metric.name, **failure} for metric in task.metrics]
-        yield [place | row for row in rows]
+                one.failed = reason_of(problem)
+        yield one.rows(subject, task, "reference")
 
 
-def _rows(network: nn.Module, task: Task, known: Reference, subject: Subject) -> list[dict[str, Any]]:
-    states = [metric.init() for metric in task.metrics]
+def _measure(
+    network: nn.Module, one: Measured, task: Task, known: Reference, subject: Subject, certify: Certify | None
+) -> None:
+    watch = None if certify is None else certify.watch([one])
     for batch, targets, kept in paired(task, known, subject):
-        outputs = subject.outputs(network, batch)
-        for at, metric in enumerate(task.metrics):
-            states[at] = metric.update(states[at], Observation(targets, outputs, kept[at]))
-    return [row for metric, state in zip(task.metrics, states, strict=True) for row in metric.compute(state)]
+        one.update(task, subject.outputs(network, batch), targets, kept)
+        if watch is not None and not watch.after(kept[0]):
+            return
 
 
 def paired(task: Task, known: Reference, subject: Subject) -> Iterator[tuple[Any, Any, list[Any]]]:

@@ -4,8 +4,11 @@ The reference engine stays the oracle: both compute the same operations on the s
 for bit. What cannot be taken apart goes to the reference engine, and says so.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,64 +16,78 @@ from torch import Tensor, nn
 
 from layerscope.engine import reference as slow
 from layerscope.engine.batches import mark
-from layerscope.engine.reference import Reference, Task
+from layerscope.engine.certified import Certify
 from layerscope.engine.subject import Subject
 from layerscope.engine.tape import NEVER, Plan, Tape, Unsplittable, storage_of
+from layerscope.engine.task import Measured, Reference, Row, Task, reason_of
 from layerscope.engine.untouched import untouched
 from layerscope.errors import UseError
-from layerscope.metrics import Observation
 from layerscope.perturb import Variant
 from layerscope.perturb.swap import put_in, within
 from layerscope.state import State
 
 MEMORY = 1 << 30
 """Bytes that changed values, and as many that outputs of one batch, may take."""
-TOGETHER = 64
-"""Variants that are evaluated on a batch before the next batch: more would put off the first results."""
-
-Row = dict[str, Any]
+TOGETHER = (16, 64)
+"""How many variants are evaluated on a batch before the next batch: at least so many that the forward they share hardly
+counts, at most so many, and between these as many as take `AWHILE`, for a stop loses the work on those that are not done."""
+AWHILE = 30.0
+"""Seconds."""
 
 
 @dataclass
-class Running:
-    """A Variant between batches: the values that are its own, by place in the model; its network before that change; the
-    states of its metrics; why it failed."""
+class Running(Measured):
+    """A Variant between batches: besides, the network that it is a change of, and the values that are its own, by place."""
 
-    variant: Variant
-    base: State
-    own: State
-    states: list[Any]
-    failed: str = ""
+    base: State = field(default_factory=dict)
+    own: State = field(default_factory=dict)
 
     @property
     def nbytes(self) -> int:
         return sum(tensor.nbytes for tensor in self.own.values())
 
+    @property
+    def ended(self) -> bool:
+        """Whether it needs no further batch."""
+        return bool(self.failed) or self.answer is not None
+
 
 def evaluate(
-    subject: Subject, variants: Sequence[Variant], task: Task, known: Reference, memory: int = MEMORY
+    subject: Subject,
+    variants: Sequence[Variant],
+    task: Task,
+    known: Reference,
+    certify: Certify | None = None,
+    memory: int = MEMORY,
 ) -> Iterator[list[Row]]:
     """As the reference engine: for each Variant, in the order asked, the rows of all metrics. `memory` is how many bytes
     changed values may take, and as many again the outputs that are kept of one batch."""
-    todo, why = list(variants), ""
+    todo, why, count = list(variants), "", TOGETHER[0]
     while todo:
-        some = todo[:TOGETHER]
-        rows = [] if why else _tried(subject, some, task, known, memory)
+        began, some = time.perf_counter(), todo[:count]
+        rows = [] if why else _tried(subject, some, task, known, certify, memory)
         if isinstance(rows, str):
             why, rows = rows, []
-        yield from rows or _slowly(subject, some, task, known, why)
+        yield from rows or _slowly(subject, some, task, known, certify, why)
         todo = todo[len(rows) or len(some) :]
+        each = (time.perf_counter() - began) / len(some)
+        count = min(max(TOGETHER[0], int(AWHILE / max(each, 1e-9))), TOGETHER[1])
 
 
 def _slowly(
-    subject: Subject, variants: Sequence[Variant], task: Task, known: Reference, why: str
+    subject: Subject, variants: Sequence[Variant], task: Task, known: Reference, certify: Certify | None, why: str
 ) -> Iterator[list[Row]]:
-    for rows in slow.evaluate(subject, variants, task, known):
+    for rows in slow.evaluate(subject, variants, task, known, certify):
         yield [row | {"engine": f"reference: {why}"} for row in rows]
 
 
 def _tried(
-    subject: Subject, variants: Sequence[Variant], task: Task, known: Reference, memory: int
+    subject: Subject,
+    variants: Sequence[Variant],
+    task: Task,
+    known: Reference,
+    certify: Certify | None,
+    memory: int,
 ) -> list[list[Row]] | str:
     """The rows of the first Variants, as many as there is room for; or why this engine cannot be used."""
     if subject.written:
@@ -79,10 +96,11 @@ def _tried(
         with untouched(subject.model), torch.no_grad():
             running = _begun(subject, variants, task, memory)
             for base in {id(one.base): one.base for one in running}.values():
-                _pass(subject, base, [one for one in running if one.base is base], task, known, memory)
+                some = [one for one in running if one.base is base]
+                _Pass(subject, base, some, task, memory).run(known, certify)
     except Unsplittable as problem:
         return str(problem)
-    return [_rows(subject, one, task) for one in running]
+    return [one.rows(subject, task, "replay") for one in running]
 
 
 def _begun(subject: Subject, variants: Sequence[Variant], task: Task, memory: int) -> list[Running]:
@@ -109,111 +127,98 @@ def _start(subject: Subject, variant: Variant, task: Task, bases: dict[bool, Sta
     except UseError:
         raise
     except Exception as problem:
-        return Running(variant, unmodified, {}, states, _reason(problem))
+        return Running(variant, states, reason_of(problem), base=unmodified)
     base = bases[recalibrated]
     other = {name for name, value in values.items() if value is not base[name] and not _equal(value, base[name])}
     own = {place: value for place, value in subject.inside(values).items() if place in other}
-    return Running(variant, base, own, states)
+    return Running(variant, states, base=base, own=own)
 
 
-def _pass(subject: Subject, base: State, running: list[Running], task: Task, known: Reference, memory: int) -> None:
+class _Pass:
     """All batches: of each, one forward of the network that the Variants are changes of, then what is left of theirs."""
-    inside, tape = subject.inside(base), Tape(subject.model)
-    storages = {place: storage_of(tensor) for place, tensor in inside.items()}
-    plan: Plan | None = None
 
-    def work(network: nn.Module) -> None:
-        nonlocal plan
-        with tape.listening():
-            for batch, targets, kept in slow.paired(task, known, subject):
-                forward = lambda batch=batch: subject.outputs(network, batch)  # noqa: E731
-                _recorded(tape, forward, storages, plan)
-                moments = [_moment(tape, one, inside, storages) for one in running]
-                if plan is None:
-                    plan = tape.plan(moments, memory)
-                    tape.keep(plan)
-                    _check(subject, tape, forward, running, moments)
-                for one, until in zip(running, moments, strict=True):
-                    _step(subject, tape, forward, one, until, Seen(task, targets, kept))
+    def __init__(self, subject: Subject, base: State, running: list[Running], task: Task, memory: int) -> None:
+        self._subject, self._running, self._task, self._memory = subject, running, task, memory
+        self._inside, self._tape = subject.inside(base), Tape(subject.model)
+        self._storages = {place: storage_of(tensor) for place, tensor in self._inside.items()}
+        self._plan: Plan | None = None
 
-    within(subject.model, inside, work)
+    def run(self, known: Reference, certify: Certify | None) -> None:
+        """Until the data end, or no Variant needs another batch."""
+        watch = None if certify is None else certify.watch(self._running)
 
+        def work(network: nn.Module) -> None:
+            for batch, targets, kept in slow.paired(self._task, known, self._subject):
+                for one, found in self._outputs(partial(self._subject.outputs, network, batch)):
+                    with _guarded(one):
+                        one.update(self._task, found(), targets, kept)
+                if watch is not None and not watch.after(kept[0]):
+                    return
 
-@dataclass(frozen=True)
-class Seen:
-    """A batch, as metrics see it beside the outputs."""
+        with self._tape.listening():
+            within(self._subject.model, self._inside, work)
 
-    task: Task
-    targets: Any
-    kept: list[Any]
+    def _outputs(self, forward: Callable[[], Any]) -> Iterator[tuple[Running, Callable[[], Any]]]:
+        """For each Variant that is not done, what gives its outputs on a batch."""
+        self._record(forward)
+        moments = [self._moment(one) for one in self._running]
+        first = self._plan is None
+        if self._plan is None or self._tape.nbytes(self._plan) > self._memory:
+            self._plan = self._tape.plan(moments, self._memory)
+            self._tape.keep(self._plan)
+        if first:
+            self._check(forward, moments)
+        for one, until in zip(self._running, moments, strict=True):
+            if not one.ended:
+                yield one, partial(self._replayed, forward, one, until)
 
+    def _replayed(self, forward: Callable[[], Any], one: Running, until: int) -> Any:
+        with put_in(self._subject.model, one.own):
+            return self._tape.replay(forward, until)
 
-def _recorded(tape: Tape, forward: Callable[[], Any], storages: Mapping[str, int], plan: Plan | None) -> None:
-    try:
-        tape.record(forward, storages.values(), plan)
-    except (UseError, Unsplittable):
-        raise
-    except Exception as problem:
-        raise Unsplittable(f"the network raises {_reason(problem)}") from None
+    def _record(self, forward: Callable[[], Any]) -> None:
+        try:
+            self._tape.record(forward, self._storages.values(), self._plan)
+        except (UseError, Unsplittable):
+            raise
+        except Exception as problem:
+            raise Unsplittable(f"the network raises {reason_of(problem)}") from None
 
+    def _moment(self, one: Running) -> int:
+        """When a forward first uses a value that a Variant changes: from then on it is computed anew."""
+        uses = [
+            self._tape.first_use.get(self._storages[place], NEVER) if self._storages[place] else 0
+            for place in one.own
+            if self._inside[place].numel()
+        ]
+        return min(uses, default=NEVER)
 
-def _moment(tape: Tape, one: Running, inside: State, storages: Mapping[str, int]) -> int:
-    """When a forward first uses a value that a Variant changes: from then on it is computed anew."""
-    uses = [
-        tape.first_use.get(storages[place], NEVER) if storages[place] else 0
-        for place in one.own
-        if inside[place].numel()
-    ]
-    return min(uses, default=NEVER)
-
-
-def _step(subject: Subject, tape: Tape, forward: Callable[[], Any], one: Running, until: int, seen: Seen) -> None:
-    """One batch of one Variant."""
-    if one.failed:
-        return
-    try:
-        with put_in(subject.model, one.own):
-            outputs = tape.replay(forward, until)
-        for at, metric in enumerate(seen.task.metrics):
-            one.states[at] = metric.update(one.states[at], Observation(seen.targets, outputs, seen.kept[at]))
-    except (UseError, Unsplittable):
-        raise
-    except Exception as problem:
-        one.failed = _reason(problem)
-
-
-def _check(
-    subject: Subject, tape: Tape, forward: Callable[[], Any], running: list[Running], moments: list[int]
-) -> None:
-    """Compare the first batch of one Variant of each place with a whole forward, bit for bit: who does something that the
-    tape does not see (a cache outside the model, a value that is read without an operation) is found here."""
-    places_seen: set[frozenset[str]] = set()
-    for one, until in zip(running, moments, strict=True):
-        if frozenset(one.own) in places_seen or one.failed:
-            continue
-        places_seen.add(frozenset(one.own))
-        with put_in(subject.model, one.own):
+    def _check(self, forward: Callable[[], Any], moments: list[int]) -> None:
+        """Compare the first batch of one Variant of each place with a whole forward, bit for bit: who does something that the
+        tape does not see (a cache outside the model, a value that is read without an operation) is found here."""
+        first = {
+            frozenset(one.own): (one, until) for one, until in zip(self._running, moments, strict=True) if not one.ended
+        }
+        for one, until in first.values():
             try:
-                whole = mark(forward())
+                with put_in(self._subject.model, one.own):
+                    whole = mark(forward())
             except Exception:  # it fails again when it is its turn, and is told then
                 continue
-            if mark(tape.replay(forward, until)) != whole:
+            if mark(self._replayed(forward, one, until)) != whole:
                 part = " + ".join(edit.part.name for edit in one.variant.edits)
-                raise Unsplittable(
-                    f"with {part} changed, what was computed before does not give the outputs of a whole forward"
-                )
+                raise Unsplittable(f"with {part} changed, what was kept does not give the outputs of a whole forward")
 
 
-def _rows(subject: Subject, one: Running, task: Task) -> list[Row]:
-    place = {"status": "ok", "engine": "replay", **one.variant.row(subject.world)}
-    if one.failed:
-        return [place | {"metric": metric.name, "status": "failed", "reason": one.failed} for metric in task.metrics]
-    computed = (metric.compute(state) for metric, state in zip(task.metrics, one.states, strict=True))
-    return [place | row for rows in computed for row in rows]
-
-
-def _reason(problem: Exception) -> str:
-    return f"{type(problem).__name__}: {' '.join(str(problem).split())}"
+@contextmanager
+def _guarded(one: Running) -> Iterator[None]:
+    """An exception of the model's own code or of a metric is the end of this Variant alone."""
+    try:
+        yield
+    except (UseError, Unsplittable):
+        raise
+    except Exception as problem:
+        one.failed = reason_of(problem)
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:

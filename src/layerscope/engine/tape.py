@@ -129,6 +129,10 @@ class Tape:
                 kept.add(number)
         return Plan(frozenset(kept), overwritten)
 
+    def nbytes(self, plan: Plan) -> int:
+        """What the outputs that a plan keeps take."""
+        return sum(call.nbytes for number, call in enumerate(self.calls) if number in plan.kept)
+
     def keep(self, plan: Plan) -> None:
         """Let go of what a plan does not need."""
         for number, call in enumerate(self.calls):
