@@ -17,7 +17,11 @@ def line(result: Result) -> str:
 
 def main() -> None:
     chosen = sys.argv[1:] or ALL
-    lines = [line(result) for name in chosen for result in import_module(f"benchmarks.{name}").run()]
+    lines = []
+    for name in chosen:
+        for result in import_module(f"benchmarks.{name}").run():
+            lines.append(line(result))
+            print(lines[-1], end="", file=sys.stderr, flush=True)
     about = f"Medians of n repeats, both sides in turn in one process. {machine()}."
     text = f"# Benchmarks\n\n{about}\n\n{HEAD}{''.join(lines)}"
     print(text)

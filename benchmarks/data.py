@@ -16,7 +16,7 @@ def mnist_or_like() -> tuple[DataSet, str]:
 def cifar_or_like(whole: bool = False) -> tuple[DataSet, str]:
     """CIFAR-10, or a fifth of both its splits."""
     return _real_or_like(
-        "cifar10" if whole else "cifar10?n_train=10000&n_test=2000", (3, 32, 32), 50_000 if whole else 10_000
+        "cifar10" if whole else "cifar10?n_train=2000&n_test=400", (3, 32, 32), 50_000 if whole else 2_000
     )
 
 
@@ -26,7 +26,7 @@ def _real_or_like(name: str, shape: tuple[int, ...], n_train: int) -> tuple[Data
         data = ls.data.load(name)
         return data, f"{set_} ({len(data.train):,} + {len(data.test):,})" if options else set_
     random = torch.Generator().manual_seed(0)
-    n_test = 10_000 if n_train > 10_000 else 2_000
+    n_test = 10_000 if n_train > 2_000 else 400
     train, test = (
         Split(torch.randn(n, *shape, generator=random), torch.randint(10, (n,), generator=random))
         for n in (n_train, n_test)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
 
 import layerscope as ls
@@ -10,6 +11,7 @@ from layerscope.analyses.robustness import robustness
 from layerscope.engine.certified import shuffled
 from layerscope.engine.task import Task
 from layerscope.errors import UseError
+from layerscope.report.asked import analysis as in_words
 
 N = 3000
 
@@ -148,3 +150,15 @@ def test_a_network_that_guesses_has_nothing_to_decide(case):
     blank = {name: torch.zeros_like(value) for name, value in ls.state_of(model).items()}
     with pytest.raises(UseError, match="no better than guessing"):
         robustness(model, ls.Trajectory.of(initial=blank, final=blank), data, ls.RobustnessSpec(decide=True, draws=0))
+
+
+def test_what_is_shown_says_on_how_many_samples_it_rests(case):
+    table = asked(case, decide=True)
+    n = table.where(metric="error", perturbation="rewind")["n"]
+    console = Console(width=120)
+    with console.capture() as shown:
+        console.print(ls.plots.terminal_map(table))
+    assert f"n = {n.min():,} to {n.max():,}" in shown.get()
+    said = " ".join(in_words(table.provenance["spec"], table))
+    assert "Samples were taken in a random order (seed 0), for each change only until its verdict was settled" in said
+    assert "Not measured for this reason: cross entropy." in said

@@ -271,7 +271,7 @@ def test_fixup_where_it_means_nothing(name, message):
     [
         ("resnet-v2-19", "depth is one of 18, 20"),
         ("resnt-v2-18", "did you mean resnet-v2-18"),
-        ("resnet-v2-18?remove=stage1.block9", "no block is called 'stage1.block9'"),
+        ("resnet-v2-18?remove=stage1.block9", "unknown block to remove 'stage1.block9'; did you mean stage1.block2"),
         ("resnet-v2-18?remove=stage2.block1", "stage2.block1 cannot be left out, it changes the shape"),
         ("vgg-12", "did you mean vgg-1"),
         ("inception-v3", "at least 75"),

@@ -44,6 +44,10 @@ class Cell:
         return not self.missing and math.isfinite(self.low) and math.isfinite(self.high)
 
 
+SAMPLED = ("population", "dataset")
+"""Kinds of interval that are over samples."""
+
+
 @dataclass(frozen=True)
 class Grid:
     """Cells by row (Parts, the whole network last) and column (`RANDOM` if there is one, epochs).
@@ -110,8 +114,14 @@ class Grid:
         same has the interval of one, over samples, and does not count among the draws."""
         cells = [(column, c) for row in self.cells for column, c in zip(self.columns, row, strict=True)]
         if random:
-            return max((c.n for column, c in cells if column is RANDOM and c.interval != "population"), default=0)
+            return max((c.n for column, c in cells if column is RANDOM and c.interval not in SAMPLED), default=0)
         return max((c.n for column, c in cells if column is not RANDOM), default=0)
+
+    @property
+    def fewest(self) -> int:
+        """How many samples a cell that rests on samples rests on at least; 0 if there is none."""
+        cells = (c for row in self.cells for c in row if c.interval in SAMPLED)
+        return min((c.n for c in cells if c.n), default=0)
 
     def column_name(self, column: Column) -> str:
         """A column in words."""

@@ -81,8 +81,8 @@ def distance_map(
 def _headline(table: Table, grid: Grid) -> str:
     data = words.data_name(table.provenance)
     about = [f"{data} {grid.split} data".strip()]
-    if n := words.sample_count(table, grid):
-        about.append(f"n = {words.count(n)}")
+    if words.sample_count(table, grid):
+        about.append(f"n = {words.samples(table, grid)}")
     if grid.rests_on(True):
         about.append(f"{words.plural(grid.rests_on(True), 'draw')} re-randomised")
     below = textwrap.fill(", ".join(about), 54, break_on_hyphens=False)

@@ -131,7 +131,7 @@ class TerminalMap:
         return [Text(note) for note in notes]
 
     def _data(self) -> str:
-        data, n = words.data_name(self.table.provenance), words.count(words.sample_count(self.table, self.grid))
+        data, n = words.data_name(self.table.provenance), words.samples(self.table, self.grid)
         counted = names.counted(self.grid.metric)
         return f"Data: {data} {self.grid.split}, n = {n}{' sequences' if counted != 'sample' else ''}.".replace(
             "  ", " "

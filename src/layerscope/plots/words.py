@@ -80,6 +80,12 @@ def sample_count(table: Table, grid: Grid) -> int:
     return grid.rests_on(False) or unmodified(table, grid.metric, grid.split).n
 
 
+def samples(table: Table, grid: Grid) -> str:
+    """`sample_count` in words: from the fewest to the most, where cells rest on different numbers."""
+    most = sample_count(table, grid)
+    return count(most) if grid.fewest in (0, most) else f"{count(grid.fewest)} to {count(most)}"
+
+
 def no_chance(about: About) -> str:
     """Why there can be no verdicts: nobody knows what a guess would score."""
     return about.why_no_chance or f"the {about.noun} of a guess is not known"

@@ -39,6 +39,21 @@ def analysis(spec: Facts, table: Table) -> list[str]:
         "Nothing was trained again.",
         *filter(None, [foreign.buffers(table)]),
         f"The {about.noun} was measured on {words.listed(splits)} data. Intervals are at the {level} level.",
+        *_certified(table),
+    ]
+
+
+def _certified(table: Table) -> list[str]:
+    """What part of the data was used, where not all were."""
+    about = table.provenance.get("certified")
+    if not about:
+        return []
+    asked = "its verdict was settled" if about["asked"] == "verdicts" else f"it was known to {about['asked']}"
+    left = words.listed([str(name).replace("_", " ") for name in about["not_measured"]])
+    return [
+        f"Samples were taken in a random order (seed {about['order']}), for each change only until {asked}. "
+        f"The intervals of changes hold for all {about['answers']} at once, and for the whole of these data."
+        + (f" Not measured for this reason: {left}." if left else "")
     ]
 
 
@@ -59,7 +74,7 @@ def rests_on(table: Table, grid: Grid, curves: bool = False) -> str:
     data = f"{words.data_name(table.provenance)} {grid.split} data".strip()
     draws = grid.rests_on(True) if grid.has_random and not curves else 0
     more = f", {words.plural(draws, 'draw')} re-randomised" if draws else ""
-    return f"{data}, n = {words.count(words.sample_count(table, grid))} {counted(grid.metric)}s{more}."
+    return f"{data}, n = {words.samples(table, grid)} {counted(grid.metric)}s{more}."
 
 
 def training_counts(training: Table) -> str:
