@@ -511,7 +511,10 @@ IMAGE = (3, 32, 32)
             lambda: resnet(1, 18, IMAGE, 10, remove=("stage1.block3",)),
             "no block .*'stage1.block3'; there are stage1.block1",
         ),
-        (lambda: resnet(2, "4^2", IMAGE, 10, remove=("stage2.downsample",)), "unknown block to remove 'stage2.downsample'"),
+        (
+            lambda: resnet(2, "4^2", IMAGE, 10, remove=("stage2.downsample",)),
+            "unknown block to remove 'stage2.downsample'",
+        ),
         (lambda: resnet(1, 18, IMAGE, 10, remove=("stage*.block1",)), "stage2.block1 cannot be left out, it changes"),
         (lambda: resnet(1, 50, IMAGE, 10, remove=("stage1.block1",)), "stage1.block1 cannot be left out"),
         (lambda: densenet(161, IMAGE, 10), "depth is one of 121, 169, 201, not 161"),
