@@ -17,12 +17,14 @@ from layerscope.analyses.spec import ModelSpec, RobustnessSpec
 from layerscope.engine.batches import samples_in
 from layerscope.engine.probe import probe
 from layerscope.engine.reference import reference
+from layerscope.engine.replay import TOGETHER
 from layerscope.engine.subject import with_statistics
 from layerscope.engine.task import Task
 from layerscope.errors import UseError, unknown
 from layerscope.metrics import named
 from layerscope.partition import first_names, whole
 from layerscope.perturb import Edit, Rerandomize, Rewind, Variant, World
+from layerscope.query import number_of_bytes
 from layerscope.run import Run, environment, fields_of
 from layerscope.runtime import Kept, Progress
 from layerscope.spec import canonical_json, fingerprint
@@ -196,8 +198,14 @@ def plan(material: Material, epochs: Sequence[int], spec: RobustnessSpec) -> dic
         "variants": variants,
         "forwards": forwards,
         "seconds": round(_seconds_a_sample(material) * forwards, 1),
-        "memory_bytes": 3 * nbytes_of(material.model) + material.nbytes,
+        "memory_bytes": 3 * nbytes_of(material.model) + material.nbytes + _together(material, len(partition), variants),
     }
+
+
+def _together(material: Material, parts: int, variants: int) -> int:
+    """About what the exact engine holds of changed values: an average Part of each variant that is evaluated together."""
+    held = min(variants, TOGETHER[1]) * nbytes_of(material.model) // max(parts, 1)
+    return min(held, number_of_bytes("memory", MEMORY))
 
 
 def _samples(batches: Iterable[Any]) -> int:
@@ -205,7 +213,8 @@ def _samples(batches: Iterable[Any]) -> int:
 
 
 def _seconds_a_sample(material: Material) -> float:
-    """From the difference of six variants and two, so that what is done once does not count."""
+    """Of a whole forward, at most what one takes: from the difference of six variants and two, so that what is done once does
+    not count."""
     some = list(islice(material.splits["test"], 16))
     trajectory = Trajectory.of(final=state_of(material.model))
 
@@ -220,6 +229,7 @@ def _seconds_a_sample(material: Material) -> float:
             forward=material.forward,
             targets=material.targets,
             anyway=True,
+            engine="reference",  # the exact engine has nothing to do for an unmodified network
         )
         return time.perf_counter() - began
 
