@@ -509,7 +509,7 @@ IMAGE = (3, 32, 32)
         (lambda: resnet(2, "4^2", IMAGE, 10, shortcut="projection"), "shortcut=projection needs downsample=block"),
         (
             lambda: resnet(1, 18, IMAGE, 10, remove=("stage1.block3",)),
-            "no block .*'stage1.block3'; there are stage1.block1",
+            "unknown block to remove 'stage1.block3'; did you mean stage1.block2",
         ),
         (
             lambda: resnet(2, "4^2", IMAGE, 10, remove=("stage2.downsample",)),

@@ -28,12 +28,27 @@ OTHER = {
 }
 
 
+TOGETHER = [
+    {"optimizer": "adam", "smoothing": 0.5},
+    {"schedule": "constant"},
+    {"every": 2},
+    {"augment": "flip"},
+    {"precision": "bfloat16"},
+    {"until": "loss", "target_loss": 0.1},
+    {"until": "loss", "target_loss": 0.2},
+    {"until": "convergence", "patience": 3},
+    {"until": "convergence", "tolerance": 0.5},
+    {"freeze": ("layer1",)},
+    {"freeze": ("layer1",), "freeze_by": "block"},
+]
+"""Fields that mean something only together with others; each beside what it is without them."""
+WITHOUT = [{"optimizer": "adam"}, {"until": "convergence"}]
+
+
 def test_every_field_changes_the_fingerprint():
-    assert set(OTHER) == {field.name for field in dataclasses.fields(TrainSpec)}
-    prints = [
-        TrainSpec().fingerprint,
-        *(TrainSpec(**{name: value}).fingerprint for name, value in OTHER.items()),
-    ]
+    given = [{}, *({name: value} for name, value in OTHER.items()), *TOGETHER, *WITHOUT]
+    assert {name for fields in given for name in fields} == {field.name for field in dataclasses.fields(TrainSpec)}
+    prints = [TrainSpec(**fields).fingerprint for fields in given]
     assert len(set(prints)) == len(prints)
 
 
