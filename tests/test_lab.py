@@ -22,6 +22,8 @@ from layerscope.report.asked import training as asked_in_words
 from layerscope.training import session
 from layerscope.training.loop import start
 
+from .test_resume import Unplugged, stop_after
+
 SMALL = ls.TrainSpec(model="fcn-2x16", data="digits?n_train=300&n_test=100", epochs=3, checkpoints=())
 
 OPTIMIZERS = {
@@ -99,22 +101,14 @@ RESUMED = {
 }
 
 
-class Unplugged(Exception):  # noqa: N818 (not an error)
-    pass
-
-
 @pytest.mark.parametrize("name", list(RESUMED))
 def test_every_setting_resumes_with_the_same_bits(name, tmp_path, monkeypatch):
     spec = dataclasses.replace(RESUMED[name], checkpoints=None)
     whole = ls.train(spec, tmp_path / "whole")
     monkeypatch.setattr(session, "EVERY", 0.0)
 
-    def plug(_what, done, _total):
-        if done == 3:
-            raise Unplugged
-
     with pytest.raises(Unplugged):
-        ls.train(spec, tmp_path / "stopped", progress=plug)
+        ls.train(spec, tmp_path / "stopped", progress=stop_after(3))
     again = ls.train(spec, tmp_path / "stopped")
     assert again.provenance["training"]["resumed_after_epoch"] == 2
     one, other = (ls.Trajectory.open(run.checkpoints.path) for run in (whole, again))
@@ -359,12 +353,8 @@ def test_random_crops_of_pictures(tmp_path):
 def test_a_session_that_could_have_other_bits_is_recorded(tmp_path, monkeypatch):
     monkeypatch.setattr(session, "EVERY", 0.0)
 
-    def plug(_what, done, _total):
-        if done == 2:
-            raise Unplugged
-
     with pytest.raises(Unplugged):
-        ls.train(SMALL, tmp_path / "run", progress=plug)
+        ls.train(SMALL, tmp_path / "run", progress=stop_after(2))
     threads = torch.get_num_threads()
     torch.set_num_threads(threads + 1)
     try:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, CycloptsError, Parameter
 
 from layerscope import __version__
-from layerscope.analyses.spec import ModelSpec, RobustnessSpec
+from layerscope.analyses.spec import MEMORY, ModelSpec, RobustnessSpec
 from layerscope.entry import COMMANDS, QUESTION
 from layerscope.errors import UseError
 from layerscope.spec import BuffersRule
@@ -128,7 +128,7 @@ def analyze(
     engine: Annotated[
         str, Parameter(help="replay shares work between variants; reference does not. Both give the same numbers.")
     ] = "replay",
-    memory: Annotated[str, Parameter(help="What replay may use beside model and data.")] = "2GiB",
+    memory: Annotated[str, Parameter(help="What replay may use beside model and data.")] = MEMORY,
     data_dir: DataDir = None,
     fail_if: FailIf = (),
     dry_run: DryRun = False,

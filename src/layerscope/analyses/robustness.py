@@ -12,7 +12,7 @@ from layerscope import metrics as built_in
 from layerscope import runtime
 from layerscope.analyses.distances import moved_by
 from layerscope.analyses.draws import over_draws
-from layerscope.analyses.spec import RobustnessSpec
+from layerscope.analyses.spec import MEMORY, RobustnessSpec
 from layerscope.analyses.verdicts import Judge
 from layerscope.engine.batches import First, Forward, Targets, outputs_of, targets_of
 from layerscope.engine.certified import Certify, cells, shuffled, unmodified
@@ -40,7 +40,6 @@ Data = Iterable[Any]
 Row = dict[str, Any]
 
 Engine = Callable[[Subject, Sequence[Variant], Task, Reference, Certify | None], Iterable[list[Row]]]
-MEMORY = "2GiB"
 
 ENGINES: dict[str, Callable[[int], Engine]] = {
     "replay": lambda memory: partial(replay_engine, memory=memory // 2),  # for values, and as much for outputs

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from layerscope.analyses.material import Material, known_inputs, material_of, of_model
 from layerscope.analyses.materialize import materialize
-from layerscope.analyses.robustness import MEMORY, evaluate, partition_of, robustness, settled_laws, subject_of
-from layerscope.analyses.spec import ModelSpec, RobustnessSpec
+from layerscope.analyses.robustness import evaluate, partition_of, robustness, settled_laws, subject_of
+from layerscope.analyses.spec import MEMORY, ModelSpec, RobustnessSpec
 from layerscope.engine.batches import samples_in
 from layerscope.engine.probe import probe
 from layerscope.engine.reference import reference

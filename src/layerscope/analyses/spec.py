@@ -6,6 +6,9 @@ from typing import ClassVar
 from layerscope.errors import UseError
 from layerscope.spec import BuffersRule, Spec
 
+MEMORY = "2GiB"
+"""What the exact engine may use beside model and data, where nothing else is said."""
+
 
 @dataclass(frozen=True)
 class RobustnessSpec(Spec):

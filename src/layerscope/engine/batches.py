@@ -60,7 +60,7 @@ def _decoded(network: nn.Module, named: Mapping[str, Any], labels: Any) -> dict[
 
 def copied(value: Any) -> Any:
     """The same structure with tensors of its own."""
-    return _with(value, lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else copy.deepcopy(leaf))
+    return with_each(value, lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else copy.deepcopy(leaf))
 
 
 def samples_in(batch: Any) -> int:
@@ -95,16 +95,16 @@ def logits_of(found: Any) -> Any:
 
 def moved(value: Any, device: torch.device) -> Any:
     """The same structure with all tensors on a device."""
-    return _with(value, lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf)
+    return with_each(value, lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf)
 
 
-def _with(value: Any, change: Callable[[Any], Any]) -> Any:
+def with_each(value: Any, change: Callable[[Any], Any]) -> Any:
     """The same structure of mappings, tuples and lists with what `change` gives for everything in it."""
     if isinstance(value, Mapping):
-        return {name: _with(inner, change) for name, inner in value.items()}
+        return {name: with_each(inner, change) for name, inner in value.items()}
     if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(_with(inner, change) for inner in value))
-    return type(value)(_with(inner, change) for inner in value) if type(value) in (tuple, list) else change(value)
+        return type(value)(*(with_each(inner, change) for inner in value))
+    return type(value)(with_each(inner, change) for inner in value) if type(value) in (tuple, list) else change(value)
 
 
 def device_of(network: nn.Module) -> torch.device:

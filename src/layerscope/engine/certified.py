@@ -1,6 +1,6 @@
 """Answers from part of the data: who stops when, and what is said then. The bounds are those of `layerscope.sequential`."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from layerscope import rng
+from layerscope.engine.batches import leaves, with_each
 from layerscope.engine.task import Measured, Reference, Row, Task
 from layerscope.errors import UseError
 from layerscope.metrics import Metric
@@ -91,7 +92,7 @@ def shuffled(task: Task, seed: int, split: str) -> Task:
     n = _length(samples)
     order = torch.randperm(n, generator=rng.generator(seed, "sample order", split))
     starts = [0, *looks(n, FIRST, GROWTH)]
-    batches = [_taken(samples, order[a:b]) for a, b in pairwise(starts)]
+    batches = [with_each(samples, lambda tensor, some=order[a:b]: tensor[some]) for a, b in pairwise(starts)]
     return Task(batches, task.metrics, task.targets, len(batches))
 
 
@@ -110,29 +111,13 @@ def _joined(batches: list[Any]) -> Any:
     )
 
 
-def _leaves(samples: Any) -> Iterator[Tensor]:
-    if isinstance(samples, Tensor):
-        yield samples
-    else:
-        for inner in samples.values() if isinstance(samples, Mapping) else samples:
-            yield from _leaves(inner)
-
-
 def _length(samples: Any) -> int:
-    lengths = {len(leaf) for leaf in _leaves(samples)}
+    lengths = {len(leaf) for leaf in leaves(samples) if isinstance(leaf, Tensor)}
     if len(lengths) != 1:
         raise UseError(
             f"certified answers need as many of everything as there are samples, but there are {sorted(lengths)}"
         )
     return lengths.pop()
-
-
-def _taken(samples: Any, indices: Tensor) -> Any:
-    if isinstance(samples, Tensor):
-        return samples[indices]
-    if isinstance(samples, Mapping):
-        return {key: _taken(inner, indices) for key, inner in samples.items()}
-    return type(samples)(_taken(inner, indices) for inner in samples)
 
 
 def cells(variants: Iterable[Variant]) -> int:

@@ -26,8 +26,6 @@ from layerscope.perturb import Variant
 from layerscope.perturb.swap import put_in, within
 from layerscope.state import State
 
-MEMORY = 1 << 30
-"""Bytes that changed values, and as many that outputs of one batch, may take."""
 TOGETHER = (16, 64)
 """How many variants are evaluated on a batch before the next batch: at least so many that the forward they share hardly
 counts, at most so many, and between these as many as take `AWHILE`, for a stop loses the work on those that are not done."""
@@ -58,7 +56,8 @@ def evaluate(
     task: Task,
     known: Reference,
     certify: Certify | None = None,
-    memory: int = MEMORY,
+    *,
+    memory: int,
 ) -> Iterator[list[Row]]:
     """As the reference engine: for each Variant, in the order asked, the rows of all metrics. `memory` is how many bytes
     changed values may take, and as many again the outputs that are kept of one batch."""

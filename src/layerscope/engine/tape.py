@@ -6,10 +6,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
+from layerscope.engine.batches import with_each
 from layerscope.engine.untouched import Kept
 
 NEVER = 1 << 62
@@ -111,9 +113,8 @@ class Tape:
         with self._hearing(self._replaying(until, given)):
             outputs = forward()
         for call in given:
-            if (
-                not call.overwritten and not call.intact()
-            ):  # this forward wrote to it: it is right here, and nowhere else
+            spoilt = not call.overwritten and not call.intact()
+            if spoilt:  # this forward wrote to it: it is right here, and nowhere else
                 call.output, call.overwritten = ABSENT, True
         return outputs
 
@@ -179,7 +180,7 @@ class Tape:
             call.overwritten = plan is not None and number in plan.overwritten
             call.nbytes = sum(leaf.nbytes for leaf in tree_iter(outputs) if isinstance(leaf, Tensor))
             if not call.writes and _plain(outputs) and (plan is None or number in plan.kept):
-                call.output = _with_tensors(outputs, Tensor.clone) if call.overwritten else outputs
+                call.output = with_each(outputs, _copied) if call.overwritten else outputs
                 call.versions = _versions(call.output)
             return outputs
 
@@ -201,7 +202,7 @@ class Tape:
             if call.ended < until and call.output is not ABSENT:
                 place += call.size
                 given.append(call)
-                return _with_tensors(call.output, Tensor.clone if call.overwritten else _itself)
+                return with_each(call.output, _copied if call.overwritten else _itself)
             place += 1
             return forward(*args, **kwargs)
 
@@ -247,30 +248,21 @@ def storage_of(tensor: Tensor) -> int:
         return 0
 
 
-def _itself(tensor: Tensor) -> Tensor:
-    return tensor
-
-
 def _plain(outputs: Any) -> bool:
     """Whether an output is tensors and plain values in tuples, lists and dictionaries: what can be given twice."""
-    if isinstance(outputs, tuple | list):
+    if type(outputs) in (tuple, list, torch.Size) or hasattr(outputs, "_fields"):
         return all(map(_plain, outputs))
     if type(outputs) is dict:
         return all(map(_plain, outputs.values()))
     return outputs is None or type(outputs) in (Tensor, int, float, bool, str)
 
 
-def _with_tensors(outputs: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """The same structure in new containers, with a function of each tensor."""
-    if isinstance(outputs, Tensor):
-        return change(outputs)
-    if isinstance(outputs, tuple) and hasattr(outputs, "_fields"):
-        return type(outputs)(*(_with_tensors(inner, change) for inner in outputs))
-    if isinstance(outputs, tuple | list):
-        return type(outputs)(_with_tensors(inner, change) for inner in outputs)
-    if isinstance(outputs, dict):
-        return {key: _with_tensors(inner, change) for key, inner in outputs.items()}
-    return outputs
+def _copied(leaf: Any) -> Any:
+    return leaf.clone() if isinstance(leaf, Tensor) else leaf
+
+
+def _itself(leaf: Any) -> Any:
+    return leaf
 
 
 def _versions(outputs: Any) -> list[int]:

@@ -45,9 +45,8 @@ def train(
     and why.
 
     A run of the same spec that is complete is left as it is, and one that was stopped goes on: on a CPU with the same bits, if
-    threads and PyTorch are the same (the provenance has those of each session). A
-    folder that holds anything else is an error, and never changed. Raises `UseError` for what cannot be trained, before
-    anything is written.
+    threads and PyTorch are the same (the provenance has those of each session). A folder that holds anything else is an error,
+    and never changed. Raises `UseError` for what cannot be trained, before anything is written.
     """
     check_device(device)
     data = load(spec.data, data_dir)
@@ -105,18 +104,21 @@ def _train(run: Run, spec: TrainSpec, model: nn.Module, data: DataSet, device: s
         run.checkpoints.remove(name)  # what a killed process left of one that it was taking away
     stopped, rows, sessions = _stopped(run, data)
     here = _session(device, stopped)
-    end = ending(spec, epochs_of(rows))
+    epochs = epochs_of(rows)
+    end = ending(spec, epochs)
     for moment in () if end else moments(spec, model, data, stopped, device):
         rows += moment.rows
-        end = ending(spec, epochs_of(rows))
-        _keep(run, spec, moment, end, rows)
+        epochs += epochs_of(moment.rows)
+        end = ending(spec, epochs)
+        so_far = best(epochs) if spec.until == "validation" else 0
+        _keep(run, spec, moment, end, so_far)
         if progress is not None and moment.epoch:
             progress("train", moment.epoch, spec.epochs)
         if end is not None:
             break
         if time.monotonic() - saved > EVERY:
             _save(run, moment, rows, data, [*sessions, here])
-            _drop(run, {epoch for epoch in range(moment.epoch + 1) if spec.keeps(epoch)} | {_best_so_far(spec, rows)})
+            _drop(run, {epoch for epoch in range(moment.epoch + 1) if spec.keeps(epoch)} | {so_far})
             saved = time.monotonic()
     assert end is not None  # after the last epoch at the latest
     _drop(run, set(spec.kept(end.epoch)))
@@ -159,17 +161,13 @@ def epochs_of(rows: list[dict[str, Any]]) -> list[Epoch]:
     return [Epoch(**found[epoch]) for epoch in sorted(found)]
 
 
-def _keep(run: Run, spec: TrainSpec, moment: Moment, end: Ending | None, rows: list[dict[str, Any]]) -> None:
-    """Write the checkpoint of a moment, if it is kept or may be that of the trained network."""
+def _keep(run: Run, spec: TrainSpec, moment: Moment, end: Ending | None, so_far: int) -> None:
+    """Write the checkpoint of a moment, if it is kept or may be that of the trained network: that of `so_far` is, if no better
+    epoch comes."""
     epoch = moment.epoch - 1 if moment.diverged else moment.epoch
     last = end is not None and end.epoch == epoch
-    if last or (not moment.diverged and (spec.keeps(epoch) or epoch == _best_so_far(spec, rows))):
+    if last or (not moment.diverged and (spec.keeps(epoch) or epoch == so_far)):
         save_state(run.checkpoints, Step(epoch), moment.model.state_dict())
-
-
-def _best_so_far(spec: TrainSpec, rows: list[dict[str, Any]]) -> int:
-    """The epoch that is the trained one if none better comes; 0 where that is not asked."""
-    return best(epochs_of(rows)) if spec.until == "validation" else 0
 
 
 def _drop(run: Run, kept: set[int]) -> None:
