@@ -75,7 +75,9 @@ def row(what: str, model: nn.Module, batches: list, times: int, count: Count, me
                     places[tensor].copy_(trajectory[ls.FINAL][tensor])
 
     a, b, quotient = ratio(
-        lambda: ls.evaluate(model, trajectory, variants, batches, metrics, engine="reference"), by_hand, repeats=REPEATS
+        lambda: ls.evaluate(model, trajectory, variants, batches, metrics, plan=ls.Plan(engine="reference")),
+        by_hand,
+        repeats=REPEATS,
     )
     return Result(
         f"reference engine: {what}, {sum(len(y) for _, y in batches):,} samples ({data})",

@@ -56,11 +56,11 @@ watch.start()
 parts = [part for part in ls.Partition.by_layer(model)]
 variants = [v for part in parts for v in (ls.Variant.of(part, ls.Rewind()), ls.Variant.of(part, ls.Rerandomize()))]
 if what == "evaluate":
-    ls.evaluate(model, trajectory, variants, data, engine="reference")
+    ls.evaluate(model, trajectory, variants, data, plan=ls.Plan(engine="reference"))
 elif what == "replay":
-    ls.evaluate(model, trajectory, variants, data, memory="200MB")
+    ls.evaluate(model, trajectory, variants, data, plan=ls.Plan(memory="200MB"))
 else:
-    ls.robustness(model, trajectory, data, spec, engine="reference")
+    ls.robustness(model, trajectory, data, spec, plan=ls.Plan(engine="reference"))
 watch.ends = True
 watch.join()
 print(watch.peak - before)
@@ -74,7 +74,7 @@ def run() -> list[Result]:
         return [
             _row(path, "evaluate", "each layer put back and drawn afresh", PART),
             _row(path, "robustness", "all", MODEL),
-            _row(path, "replay", "as evaluate, memory=200MB", PART, 200_000_000),
+            _row(path, "replay", "as evaluate, memory 200MB", PART, 200_000_000),
         ]
 
 

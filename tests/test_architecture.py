@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1] / "src" / "layerscope"
 
 LEVELS = [
-    {"entry", "errors", "step", "stats", "spec", "rng", "state", "partition", "query", "sequential"},
+    {"entry", "errors", "step", "stats", "spec", "rng", "state", "partition", "query", "sequential", "device"},
     {"store", "runtime", "imported"},
     {"table", "trajectory", "data", "models", "run"},
     {"perturb", "metrics", "measures", "plots"},

@@ -43,7 +43,7 @@ def case():
 
 def asked(case, engine: str = "replay", **fields) -> ls.Table:
     model, trajectory, data = case
-    return robustness(model, trajectory, data, ls.RobustnessSpec(draws=2, **fields), engine=engine)
+    return robustness(model, trajectory, data, ls.RobustnessSpec(draws=2, **fields), plan=ls.Plan(engine=engine))
 
 
 @pytest.fixture(scope="module")

@@ -104,7 +104,7 @@ def outputs_by(
         seen.append(outputs.clone())
         return outputs.sum(1)
 
-    table = ls.evaluate(model, history(model), variants, data, [ls.ErrorRate(), note], engine=engine)
+    table = ls.evaluate(model, history(model), variants, data, [ls.ErrorRate(), note], plan=ls.Plan(engine=engine))
     return table, {"seen": seen}
 
 
@@ -151,7 +151,7 @@ def flops(engine: str, model: nn.Module, variants: list[ls.Variant], data: Any) 
         counted.append(counter.get_total_flops())
         return outputs
 
-    ls.evaluate(model, history(model), variants, data, forward=forward, engine=engine)
+    ls.evaluate(model, history(model), variants, data, forward=forward, plan=ls.Plan(engine=engine))
     return sum(counted)
 
 
@@ -182,7 +182,7 @@ def test_without_memory_everything_is_computed_again():
         moments = sorted(set(tape.first_use.values()))
         for memory in (0, 200, 10**9):
             tape.record(lambda: model(x), values)
-            plan = tape.plan(moments, memory)
+            plan = tape.wanted(moments, memory)
             kept = sum(tape.calls[number].nbytes for number in plan.kept)
             assert kept <= memory
             assert bool(plan.kept) == (memory >= 200)
@@ -203,7 +203,7 @@ def test_what_is_recorded_is_never_spoiled():
     storages = [storage_of(p) for p in model.parameters()]
     with torch.no_grad(), tape.listening():
         expected = tape.record(lambda: model(x), storages)
-        plan = tape.plan([tape.first_use[storage_of(model[2].weight)]], 10**9)
+        plan = tape.wanted([tape.first_use[storage_of(model[2].weight)]], 10**9)
         tape.record(lambda: model(x), storages, plan)
         until = tape.first_use[storage_of(model[2].weight)]
         for _ in range(3):
@@ -277,7 +277,7 @@ def test_another_order_of_calls_is_noticed():
 def test_an_engine_that_there_is_not():
     model = chain(2)
     with pytest.raises(ls.UseError, match="unknown engine 'fast'; known: reference, replay"):
-        ls.evaluate(model, history(model), [ls.Variant()], numbers(7), engine="fast")
+        ls.evaluate(model, history(model), [ls.Variant()], numbers(7), plan=ls.Plan(engine="fast"))
 
 
 def test_recalibrated_networks_share_what_comes_before_too():
@@ -290,7 +290,7 @@ def test_recalibrated_networks_share_what_comes_before_too():
     variants = [ls.Variant(), *(ls.Variant.of(part, ls.Rewind()) for part in parts)]
     subject_of(model, history(model), None, 0, outputs_of, data)
     tables = [
-        ls.evaluate(model, history(model), variants, data, calibration=data, engine=engine)
+        ls.evaluate(model, history(model), variants, data, calibration=data, plan=ls.Plan(engine=engine))
         for engine in ("replay", "reference")
     ]
     a, b = (table.frame.drop(columns="engine") for table in tables)

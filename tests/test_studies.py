@@ -13,7 +13,7 @@ from layerscope.errors import UseError
 from layerscope.stats import Interval
 from layerscope.studies import catalogue
 from layerscope.studies.frame import Claim, Study, decide, judge
-from layerscope.studies.session import plan, reproduce
+from layerscope.studies.session import reproduce, specs
 from layerscope.studies.zhang2022 import fig1
 from layerscope.table import Table
 
@@ -108,7 +108,7 @@ def test_every_scale_has_the_same_claims_and_more_seeds_only_replicate():
     study = fig1.STUDY
     assert set(study.scales) == {"smoke", "small", "paper"}
     for scale in study.scales.values():
-        runs = plan(study, scale, 3)
+        runs = specs(study, scale, 3)
         assert [training.seed for training, _ in runs] == [0, 1, 2]
         assert runs[0][0].checkpoints == scale.training.checkpoints
         assert runs[1][0].checkpoints == ()

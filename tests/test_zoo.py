@@ -27,6 +27,8 @@ METRICS = {
     "regression": ("squared_error", "absolute_error"),
 }
 
+PLAN = ls.Plan()
+
 cases = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
 
@@ -48,9 +50,9 @@ def shaken(model: nn.Module) -> dict[str, Tensor]:
     return moved
 
 
-def analysed(case: Case, model: nn.Module, trajectory: ls.Trajectory, engine: str = "replay", **more: Any) -> ls.Table:
+def analysed(case: Case, model: nn.Module, trajectory: ls.Trajectory, plan: ls.Plan = PLAN, **more: Any) -> ls.Table:
     spec = ls.RobustnessSpec(draws=1, metrics=METRICS[case.task], **more)
-    hooks: dict[str, Any] = {"engine": engine}
+    hooks: dict[str, Any] = {"plan": plan}
     if case.forward is not None:
         hooks["forward"] = lambda network, batch: tensor_of(case.forward(network, batch))
     if case.targets is not None:
@@ -109,7 +111,7 @@ def test_contract(case: Case):
     assert set(table.frame["part"]) >= {part.name for part in partition}
     assert not set(table.frame["status"]) - {"ok", "not finite", "not applicable"}, table.frame[["status", "reason"]]
     assert table.provenance["probe"]["identical"]
-    again = analysed(case, model, trajectory, engine="reference")
+    again = analysed(case, model, trajectory, plan=ls.Plan(engine="reference"))
     assert table.frame.drop(columns="engine").equals(again.frame.drop(columns="engine"))
     for key, plain in table.variants.items():
         variant = ls.Variant.from_dict(json.loads(json.dumps(plain)))

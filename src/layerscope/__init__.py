@@ -38,6 +38,7 @@ _WHERE = {
     "Part": "partition",
     "Partition": "partition",
     "Slice": "partition",
+    "Plan": "analyses.spec",
     "RobustnessSpec": "analyses.spec",
     "evaluate": "analyses.robustness",
     "robustness": "analyses.robustness",
@@ -62,7 +63,7 @@ if TYPE_CHECKING:
     from layerscope import data, models, plots
     from layerscope.analyses.materialize import materialize
     from layerscope.analyses.robustness import evaluate, robustness
-    from layerscope.analyses.spec import RobustnessSpec
+    from layerscope.analyses.spec import Plan, RobustnessSpec
     from layerscope.errors import UseError
     from layerscope.metrics import (
         AbsoluteError,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, CycloptsError, Parameter
 
 from layerscope import __version__
-from layerscope.analyses.spec import MEMORY, ModelSpec, RobustnessSpec
+from layerscope.analyses.spec import ModelSpec, Plan, RobustnessSpec
 from layerscope.entry import COMMANDS, QUESTION
 from layerscope.errors import UseError
 from layerscope.spec import BuffersRule
@@ -40,7 +40,7 @@ DataDir = Annotated[
 Out = Annotated[Path, Parameter(help="Folder of the run. One that holds another run is never overwritten.")]
 RunFolder = Annotated[Path, Parameter(help="Folder of a run.")]
 
-TRAIN, ROBUSTNESS, NO_MODEL = TrainSpec(), RobustnessSpec(), ModelSpec()
+TRAIN, ROBUSTNESS, NO_MODEL, PLAN = TrainSpec(), RobustnessSpec(), ModelSpec(), Plan()
 """What is done where nothing else is asked; the demo too."""
 
 
@@ -72,9 +72,9 @@ def train(
     json: Json = False,
 ) -> int:
     if dry_run:
-        from layerscope.training.session import plan
+        from layerscope.training.session import cost
 
-        return _say(plan(spec, data_dir=data_dir, device=device), json)
+        return _say(cost(spec, data_dir=data_dir, device=device), json)
     run = _trained(spec, out, data_dir, device)
     end = run.ending
     final = run.training().where(metric="error", split="test", step=end["epoch"]).iloc[0]
@@ -125,10 +125,7 @@ def analyze(
         bool,
         Parameter(help="Go on where model or data give something else the second time.", negative=()),
     ] = False,
-    engine: Annotated[
-        str, Parameter(help="replay shares work between variants; reference does not. Both give the same numbers.")
-    ] = "replay",
-    memory: Annotated[str, Parameter(help="What replay may use beside model and data.")] = MEMORY,
+    plan: Annotated[Plan, Parameter(name="*")] = PLAN,
     data_dir: DataDir = None,
     fail_if: FailIf = (),
     dry_run: DryRun = False,
@@ -137,9 +134,9 @@ def analyze(
     if (run is None) == (source == NO_MODEL):
         raise UseError("say what to analyse: the folder of a run, or your own model with --model and --data")
     if dry_run:
-        return _say(_plan_of_analysis(run, source, spec, data_dir), json)
+        return _say(_cost_of_analysis(run, source, spec, data_dir), json)
     opened, material = _opened(run, source, out, spec, data_dir, anyway)
-    how = {"anyway": anyway, "engine": engine, "memory": memory}
+    how = {"anyway": anyway, "plan": plan}
     return _analyzed(opened, spec, name, data_dir, json, fail_if, material, how)
 
 
@@ -271,15 +268,15 @@ def _opened(
     return claim(source, out or Path("runs") / re.sub(r"[^\w.-]+", "-", source.model), spec, data_dir, anyway=anyway)
 
 
-def _plan_of_analysis(
+def _cost_of_analysis(
     run: Path | None, source: ModelSpec, spec: RobustnessSpec, data_dir: Path | None
 ) -> dict[str, Any]:
     from layerscope.analyses.material import material_of, of_model
-    from layerscope.analyses.session import plan
+    from layerscope.analyses.session import cost
     from layerscope.run import Run
 
     material = of_model(source, spec, data_dir) if run is None else material_of(Run.open(run), spec, data_dir)
-    return plan(material, [step.epoch for step in material.trajectory.steps], spec)
+    return cost(material, [step.epoch for step in material.trajectory.steps], spec)
 
 
 def _analyzed(

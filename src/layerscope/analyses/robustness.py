@@ -12,7 +12,7 @@ from layerscope import metrics as built_in
 from layerscope import runtime
 from layerscope.analyses.distances import moved_by
 from layerscope.analyses.draws import over_draws
-from layerscope.analyses.spec import MEMORY, RobustnessSpec
+from layerscope.analyses.spec import Plan, RobustnessSpec
 from layerscope.analyses.verdicts import Judge
 from layerscope.engine.batches import First, Forward, Targets, outputs_of, targets_of
 from layerscope.engine.certified import Certify, cells, shuffled, unmodified
@@ -46,6 +46,7 @@ ENGINES: dict[str, Callable[[int], Engine]] = {
     "reference": lambda _: reference_engine,
 }
 """What computes: both give the same numbers; the reference engine takes longer."""
+PLAN = Plan()
 
 
 def evaluate(
@@ -62,8 +63,7 @@ def evaluate(
     calibration: Data | None = None,
     anyway: bool = False,
     split: str = "test",
-    engine: str = "replay",
-    memory: str = MEMORY,
+    plan: Plan = PLAN,
     progress: Progress | None = None,
 ) -> Table:
     """What each Variant of a trained network scores on some data.
@@ -77,15 +77,16 @@ def evaluate(
     `laws` are the initial laws that `Rerandomize` draws from; see `settled_laws` for those that are not given.
     `calibration` is training data for Variants with `buffers="recalibrate"`.
 
-    `engine`: `replay` computes what comes before the changed place once a batch for all Variants, within about `memory`
-    beside the model and the data; `reference` computes every Variant whole. Both give the same bits; a model that cannot be
-    taken apart goes to the reference engine, and its rows say why.
+    `plan` says how it is computed. Its engine `replay` computes what comes before the changed place once a batch for all
+    Variants, within about its `memory` beside the model and the data; `reference` computes every Variant whole. Both give the
+    same bits; a model that cannot be taken apart goes to the reference engine, and its rows say why. On another `device` the
+    model stays where it is: its values are put there.
 
     Raises `UseError`, before anything runs, if the trajectory does not fit the model or holds a NaN, and if model or data
     give something else the second time (see `probe`), unless `anyway`. A Variant whose forward raises is a row with a status.
     """
-    compute = engine_of(engine, memory)
-    subject = subject_of(model, trajectory, laws, seed, forward, calibration)
+    compute = engine_of(plan)
+    subject = subject_of(model, trajectory, laws, seed, forward, calibration, plan.device)
     if isinstance(data, Mapping):
         raise UseError("evaluate takes the data of one split; call it once for each, or use robustness")
     measured = as_metrics([ErrorRate(), CrossEntropy()] if metrics is None else metrics)
@@ -113,8 +114,7 @@ def robustness(
     calibration: Data | None = None,
     chance: float | None = None,
     anyway: bool = False,
-    engine: str = "replay",
-    memory: str = MEMORY,
+    plan: Plan = PLAN,
     run: str = "",
     done: MutableMapping[str, list[Row]] | None = None,
     progress: Progress | None = None,
@@ -122,7 +122,7 @@ def robustness(
     """Which layers matter: each Part rewound to each checkpoint and re-randomised, and the whole network at each.
 
     `data` is the test data, or a mapping of split name (test, train) -> data; what batches may be, `forward`, `targets`,
-    `laws`, `calibration`, `anyway`, `engine` and `memory` are as in `evaluate`. `metrics` are by default those that the spec
+    `laws`, `calibration`, `anyway` and `plan` are as in `evaluate`. `metrics` are by default those that the spec
     names; the first decides. Rows, by `perturbation`: `none` the unmodified network; `rewind` a Part (or the whole network)
     with its values of epoch `step`; `rerandomize` a Part drawn afresh, one row a draw, and one over all draws (no `draw`; its
     interval is over draws). Each metric has a row for itself and one for the paired difference to the unmodified network
@@ -132,14 +132,14 @@ def robustness(
 
     Source: zhang2022, Sec. 2 and 3, App. D. Differs from the paper: several draws, intervals, and a rule for verdicts.
     """
-    compute = engine_of(engine, memory)
+    compute = engine_of(plan)
     spec = spec or RobustnessSpec()
     splits = data if isinstance(data, Mapping) else {"test": data}
     if not splits:
         raise UseError("data is an empty mapping; give it at least the split test")
     if calibration is None and "train" in splits:
         calibration = First(splits["train"], spec.calibrate)
-    subject = subject_of(model, trajectory, laws, spec.seed, forward, calibration)
+    subject = subject_of(model, trajectory, laws, spec.seed, forward, calibration, plan.device)
     world = subject.world
     partition = partition or partition_of(model, spec)
     partition.check(model)
@@ -195,12 +195,12 @@ def robustness(
     return Table.of([{"run": run, **row} for row in rows], facts, variants=_described(variants))
 
 
-def engine_of(name: str, memory: str = MEMORY) -> Engine:
-    """An engine by its name; `memory` is what the exact one may use beside the model and the data."""
-    room = number_of_bytes("memory", memory)
-    if name not in ENGINES:
-        raise unknown("engine", name, ENGINES)
-    return ENGINES[name](room)
+def engine_of(plan: Plan) -> Engine:
+    """The engine of a plan."""
+    room = number_of_bytes("memory", plan.memory)
+    if plan.engine not in ENGINES:
+        raise unknown("engine", plan.engine, ENGINES)
+    return ENGINES[plan.engine](room)
 
 
 def partition_of(model: nn.Module, spec: RobustnessSpec) -> Partition:
@@ -229,8 +229,9 @@ def subject_of(
     seed: int,
     forward: Forward,
     calibration: Data | None,
+    device: str | None = None,
 ) -> Subject:
-    """The network that is evaluated, after the checks of its trajectory."""
+    """The network that is evaluated, after the checks of its trajectory; on the model's own device, if none is said."""
     if not isinstance(trajectory, Trajectory):
         raise UseError(
             f"the trajectory is a {type(trajectory).__name__}; make one with ls.Trajectory.of(initial=..., final=...)"
@@ -238,7 +239,7 @@ def subject_of(
     trajectory = trajectory.tied(first_names(model))
     trajectory.check(tensors_of(model))
     world = World.of(model, trajectory, settled_laws(model, trajectory, laws), seed)
-    return Subject(model, world, forward, calibration)
+    return Subject(model, world, forward, calibration, device)
 
 
 def _measured(

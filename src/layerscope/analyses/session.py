@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from layerscope.analyses.material import Material, known_inputs, material_of, of_model
 from layerscope.analyses.materialize import materialize
-from layerscope.analyses.robustness import evaluate, partition_of, robustness, settled_laws, subject_of
-from layerscope.analyses.spec import MEMORY, ModelSpec, RobustnessSpec
+from layerscope.analyses.robustness import PLAN, evaluate, partition_of, robustness, settled_laws, subject_of
+from layerscope.analyses.spec import ModelSpec, Plan, RobustnessSpec
+from layerscope.device import device_of
 from layerscope.engine.batches import samples_in
 from layerscope.engine.probe import probe
 from layerscope.engine.reference import reference
@@ -127,8 +128,7 @@ def analyze(
     name: str = "robustness",
     data_dir: str | Path | None = None,
     anyway: bool = False,
-    engine: str = "replay",
-    memory: str = MEMORY,
+    plan: Plan = PLAN,
     material: Material | None = None,
     progress: Progress | None = None,
 ) -> Table:
@@ -136,7 +136,7 @@ def analyze(
 
     An analysis of the same spec that is complete is read, not computed again; one of another spec is an error. One that was
     stopped goes on from the variants it has. `anyway`: go on where model or data give something else the second time;
-    `engine`, `memory`: as in `robustness`.
+    `plan`: as in `robustness`.
     `material` is what `material_of(run, spec)` gives, if somebody has it already.
     """
     inputs = known_inputs(run) if material is None else material.inputs
@@ -159,8 +159,7 @@ def analyze(
             targets=material.targets,
             calibration=material.calibration,
             anyway=anyway,
-            engine=engine,
-            memory=memory,
+            plan=plan,
             run=run.name,
             done=Kept(run.partial(name, key), lambda rows: run.save_partial(name, key, rows)),
             progress=progress,
@@ -168,10 +167,10 @@ def analyze(
         facts = environment() | {
             "spec": spec.fingerprint,
             **material.facts,
-            "device": "cpu",
+            "device": plan.device or str(device_of(material.model)),
             "threads": torch.get_num_threads(),
             "engine": sorted({str(name) for name in table.frame["engine"].dropna() if name}),
-            "memory": memory,
+            "memory": plan.memory,
             "seconds": round(time.perf_counter() - began, 2),
         }
         table = Table(table.frame, {**table.provenance, **facts}, table.variants)
@@ -180,7 +179,7 @@ def analyze(
     return table
 
 
-def plan(material: Material, epochs: Sequence[int], spec: RobustnessSpec) -> dict[str, Any]:
+def cost(material: Material, epochs: Sequence[int], spec: RobustnessSpec) -> dict[str, Any]:
     """What the analysis of a trajectory with these epochs would take, from a few timed passes over some of the test data:
     variants, forwards, seconds, bytes."""
     partition = partition_of(material.model, spec)
@@ -205,7 +204,7 @@ def plan(material: Material, epochs: Sequence[int], spec: RobustnessSpec) -> dic
 def _together(material: Material, parts: int, variants: int) -> int:
     """About what the exact engine holds of changed values: an average Part of each variant that is evaluated together."""
     held = min(variants, TOGETHER[1]) * nbytes_of(material.model) // max(parts, 1)
-    return min(held, number_of_bytes("memory", MEMORY))
+    return min(held, number_of_bytes("memory", PLAN.memory))
 
 
 def _samples(batches: Iterable[Any]) -> int:
@@ -229,7 +228,7 @@ def _seconds_a_sample(material: Material) -> float:
             forward=material.forward,
             targets=material.targets,
             anyway=True,
-            engine="reference",  # the exact engine has nothing to do for an unmodified network
+            plan=Plan(engine="reference"),  # the exact engine has nothing to do for an unmodified network
         )
         return time.perf_counter() - began
 

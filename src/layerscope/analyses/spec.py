@@ -6,8 +6,17 @@ from typing import ClassVar
 from layerscope.errors import UseError
 from layerscope.spec import BuffersRule, Spec
 
-MEMORY = "2GiB"
-"""What the exact engine may use beside model and data, where nothing else is said."""
+
+@dataclass(frozen=True)
+class Plan:
+    """How an analysis is computed. It decides how long it takes and what it takes, not the numbers: see docs/decisions/0011."""
+
+    engine: str = "replay"
+    """replay shares work between variants; reference does not. Both give the same numbers."""
+    memory: str = "2GiB"
+    """What replay may use beside model and data."""
+    device: str | None = None
+    """Where to compute: cpu, cuda, cuda:1, ... [default: where the model lies]"""
 
 
 @dataclass(frozen=True)

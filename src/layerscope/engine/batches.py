@@ -107,19 +107,6 @@ def with_each(value: Any, change: Callable[[Any], Any]) -> Any:
     return type(value)(with_each(inner, change) for inner in value) if type(value) in (tuple, list) else change(value)
 
 
-def device_of(network: nn.Module) -> torch.device:
-    """The one device of a network; an error if it lies on several, or its values are nowhere."""
-    named = [*network.named_parameters(), *network.named_buffers()]
-    devices = {tensor.device: name for name, tensor in named}
-    if len(devices) > 1:
-        places = ", ".join(f"{name} on {device}" for device, name in devices.items())
-        raise UseError(f"the model lies on several devices ({places}); move it to one with model.to(...)")
-    device = next(iter(devices), torch.device("cpu"))
-    if device.type == "meta":
-        raise UseError("the model's tensors have no values (device meta); make it on a real device")
-    return device
-
-
 @dataclass(frozen=True)
 class First:
     """The first batches of data, until there are as many samples as wanted; in the data's own order."""

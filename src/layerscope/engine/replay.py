@@ -18,7 +18,7 @@ from layerscope.engine import reference as slow
 from layerscope.engine.batches import mark
 from layerscope.engine.certified import Certify
 from layerscope.engine.subject import Subject
-from layerscope.engine.tape import NEVER, Plan, Tape, Unsplittable, storage_of
+from layerscope.engine.tape import NEVER, Tape, Unsplittable, Wanted, storage_of
 from layerscope.engine.task import Measured, Reference, Row, Task, reason_of
 from layerscope.engine.untouched import untouched
 from layerscope.errors import UseError
@@ -140,7 +140,7 @@ class _Pass:
         self._subject, self._running, self._task, self._memory = subject, running, task, memory
         self._inside, self._tape = subject.inside(base), Tape(subject.model)
         self._storages = {place: storage_of(tensor) for place, tensor in self._inside.items()}
-        self._plan: Plan | None = None
+        self._wanted: Wanted | None = None
 
     def run(self, known: Reference, certify: Certify | None) -> None:
         """Until the data end, or no Variant needs another batch."""
@@ -161,10 +161,10 @@ class _Pass:
         """For each Variant that is not done, what gives its outputs on a batch."""
         self._record(forward)
         moments = [self._moment(one) for one in self._running]
-        first = self._plan is None
-        if self._plan is None or self._tape.nbytes(self._plan) > self._memory:
-            self._plan = self._tape.plan(moments, self._memory)
-            self._tape.keep(self._plan)
+        first = self._wanted is None
+        if self._wanted is None or self._tape.nbytes(self._wanted) > self._memory:
+            self._wanted = self._tape.wanted(moments, self._memory)
+            self._tape.keep(self._wanted)
         if first:
             self._check(forward, moments)
         for one, until in zip(self._running, moments, strict=True):
@@ -177,7 +177,7 @@ class _Pass:
 
     def _record(self, forward: Callable[[], Any]) -> None:
         try:
-            self._tape.record(forward, self._storages.values(), self._plan)
+            self._tape.record(forward, self._storages.values(), self._wanted)
         except (UseError, Unsplittable):
             raise
         except Exception as problem:

@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from layerscope.engine.batches import Forward, copied, device_of, samples_in
+from layerscope.device import device_named, device_of
+from layerscope.engine.batches import Forward, copied, samples_in
 from layerscope.errors import UseError, unknown
 from layerscope.partition import first_names
 from layerscope.perturb import Patch, Variant, World
@@ -28,14 +29,21 @@ class Subject:
     """A model with the values of its trajectory's last step, and what Variants make of them.
 
     Holds one copy of the values (none, where the trajectory's last step is in memory). `calibration` are batches of training
-    data, needed only to recalibrate. `written` are parameters that a forward writes to: each run has copies of its own of
-    them. `spoils` says that a forward may write to its inputs: it is given copies.
+    data, needed only to recalibrate. On another `device` than the model's, the values are there and the model stays.
+    `written` are parameters that a forward writes to: each run has copies of its own of them. `spoils` says that a forward
+    may write to its inputs: it is given copies.
     """
 
     def __init__(
-        self, model: nn.Module, world: World, forward: Forward, calibration: Iterable[Any] | None = None
+        self,
+        model: nn.Module,
+        world: World,
+        forward: Forward,
+        calibration: Iterable[Any] | None = None,
+        device: str | None = None,
     ) -> None:
-        self.model, self.world, self.device = model, world, device_of(model)
+        own = device_of(model)
+        self.model, self.world, self.device = model, world, own if device is None else device_named(device)
         check_code(model)
         self.written = frozenset(_renormalised(model))
         self.spoils = True
@@ -115,7 +123,8 @@ class Subject:
 
     def inside(self, values: State) -> dict[str, Tensor]:
         """Place in the model -> what is put there for these values."""
-        return arranged(self.model, values, self._parameter)
+        found = arranged(self.model, values, self._parameter)
+        return {place: tensor.to(self.device) for place, tensor in found.items()}  # buffers that no state has, too
 
     def run(self, values: State, work: Callable[[nn.Module], R]) -> R:
         """What `work` gives for the model with these values. The model has its own again afterwards."""

@@ -49,7 +49,7 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Wanted:
     """What to keep of further forwards: the numbers of calls whose outputs are needed, and of those that are overwritten."""
 
     kept: frozenset[int]
@@ -92,12 +92,13 @@ class Tape:
 
         return heard
 
-    def record(self, forward: Callable[[], Any], storages: Iterable[int], plan: Plan | None = None) -> Any:
-        """What a forward gives. Notes when it first uses tensors of these storages; outputs are kept as planned, all without
-        a plan. Raises `Unsplittable` if modules change themselves: what they would do to each other is not on the tape."""
+    def record(self, forward: Callable[[], Any], storages: Iterable[int], wanted: Wanted | None = None) -> Any:
+        """What a forward gives. Notes when it first uses tensors of these storages; the wanted outputs are kept, all if
+        nobody says which. Raises `Unsplittable` if modules change themselves: what they would do to each other is not on the
+        tape."""
         self.calls, self.first_use, self._clock, self._open = [], {}, 0, []
         before = _state(self.model)
-        with _Watch(self, frozenset(storages)), self._hearing(self._recording(plan)):
+        with _Watch(self, frozenset(storages)), self._hearing(self._recording(wanted)):
             outputs = forward()
         if changed := _changed(before):
             raise Unsplittable(f"{changed} changes itself in its forward")
@@ -118,7 +119,7 @@ class Tape:
                 call.output, call.overwritten = ABSENT, True
         return outputs
 
-    def plan(self, moments: Iterable[int], memory: int) -> Plan:
+    def wanted(self, moments: Iterable[int], memory: int) -> Wanted:
         """What replays until these moments need of the calls on the tape: the largest calls that ended before. Where that is
         more than `memory` bytes, those that save the least time a byte are left out, and made again each time."""
         needed = {number for until in set(moments) for number in self._ended_before(until)}
@@ -128,16 +129,16 @@ class Tape:
             memory -= self.calls[number].nbytes
             if memory >= 0:
                 kept.add(number)
-        return Plan(frozenset(kept), overwritten)
+        return Wanted(frozenset(kept), overwritten)
 
-    def nbytes(self, plan: Plan) -> int:
-        """What the outputs that a plan keeps take."""
-        return sum(call.nbytes for number, call in enumerate(self.calls) if number in plan.kept)
+    def nbytes(self, wanted: Wanted) -> int:
+        """What the wanted outputs take."""
+        return sum(call.nbytes for number, call in enumerate(self.calls) if number in wanted.kept)
 
-    def keep(self, plan: Plan) -> None:
-        """Let go of what a plan does not need."""
+    def keep(self, wanted: Wanted) -> None:
+        """Let go of what is not wanted."""
         for number, call in enumerate(self.calls):
-            if number not in plan.kept:
+            if number not in wanted.kept:
                 call.output = ABSENT
 
     def _ended_before(self, until: int) -> Iterator[int]:
@@ -167,7 +168,7 @@ class Tape:
         for call in self._open:
             call.writes |= call.entered > born
 
-    def _recording(self, plan: Plan | None) -> Callable[[nn.Module, Callable[..., Any], Any, Any], Any]:
+    def _recording(self, wanted: Wanted | None) -> Callable[[nn.Module, Callable[..., Any], Any, Any], Any]:
         def hear(module: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
             number, call = len(self.calls), Call(module, self.tick())
             self.calls.append(call)
@@ -177,9 +178,9 @@ class Tape:
             call.seconds = time.perf_counter() - began
             self._open.pop()
             call.ended, call.size = self.tick(), len(self.calls) - number
-            call.overwritten = plan is not None and number in plan.overwritten
+            call.overwritten = wanted is not None and number in wanted.overwritten
             call.nbytes = sum(leaf.nbytes for leaf in tree_iter(outputs) if isinstance(leaf, Tensor))
-            if not call.writes and _plain(outputs) and (plan is None or number in plan.kept):
+            if not call.writes and _plain(outputs) and (wanted is None or number in wanted.kept):
                 call.output = with_each(outputs, _copied) if call.overwritten else outputs
                 call.versions = _versions(call.output)
             return outputs

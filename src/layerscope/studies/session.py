@@ -7,7 +7,7 @@ from typing import Any
 
 from layerscope.analyses.material import planned
 from layerscope.analyses.session import analyze
-from layerscope.analyses.session import plan as analysis_plan
+from layerscope.analyses.session import cost as analysis_cost
 from layerscope.analyses.spec import RobustnessSpec
 from layerscope.errors import UseError
 from layerscope.run import REPORT, Run, environment
@@ -15,7 +15,7 @@ from layerscope.runtime import Progress
 from layerscope.store import SUMS, Folder
 from layerscope.studies.frame import Scale, Study, judge
 from layerscope.table import Table
-from layerscope.training.session import plan as training_plan
+from layerscope.training.session import cost as training_cost
 from layerscope.training.session import train
 from layerscope.training.spec import TrainSpec
 
@@ -33,7 +33,7 @@ class Reproduction:
     verdicts: Table
 
 
-def plan(study: Study, scale: Scale, seeds: int | None = None) -> list[tuple[TrainSpec, RobustnessSpec]]:
+def specs(study: Study, scale: Scale, seeds: int | None = None) -> list[tuple[TrainSpec, RobustnessSpec]]:
     """What is trained and analysed, by seed. The first seed has every checkpoint; the others, which only replicate the
     claims, start and end."""
     if seeds is not None and seeds < 1:
@@ -49,11 +49,11 @@ def plan(study: Study, scale: Scale, seeds: int | None = None) -> list[tuple[Tra
 
 def cost(study: Study, scale: str, seeds: int | None = None, *, data_dir: str | Path | None = None) -> dict[str, Any]:
     """What a reproduction would take, from a few timed steps and passes: training runs, steps, forwards, seconds, bytes."""
-    runs = plan(study, study.scale(scale), seeds)
+    runs = specs(study, study.scale(scale), seeds)
     first, *others = [
         (
-            training_plan(training, data_dir=data_dir),
-            analysis_plan(planned(training, analysis, data_dir), training.kept(), analysis),
+            training_cost(training, data_dir=data_dir),
+            analysis_cost(planned(training, analysis, data_dir), training.kept(), analysis),
         )
         for training, analysis in runs[:2]
     ]
@@ -87,7 +87,7 @@ def reproduce(
     foreign = {name for name in folder.entries() if not name.startswith("seed-")} - OURS
     if foreign:
         raise UseError(f"{folder.path} holds {min(foreign)}, which is not of a reproduction; choose another --out")
-    for number, (training, analysis) in enumerate(plan(study, study.scale(scale), seeds)):
+    for number, (training, analysis) in enumerate(specs(study, study.scale(scale), seeds)):
         told = _prefixed(progress, f"seed {number}: ")
         run = train(training, folder.path / f"seed-{number}", data_dir=data_dir, progress=told)
         tables.append(analyze(run, analysis, data_dir=data_dir, progress=told))

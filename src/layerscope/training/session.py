@@ -11,6 +11,7 @@ from safetensors import safe_open
 from torch import nn
 
 from layerscope.data import DataSet, load
+from layerscope.device import device_named
 from layerscope.errors import UseError
 from layerscope.run import TRAINING, Run, environment
 from layerscope.runtime import Progress
@@ -48,7 +49,7 @@ def train(
     threads and PyTorch are the same (the provenance has those of each session). A folder that holds anything else is an error,
     and never changed. Raises `UseError` for what cannot be trained, before anything is written.
     """
-    check_device(device)
+    device_named(device)
     data = load(spec.data, data_dir)
     model = start(spec, data)  # before the folder is claimed: a name that does not exist leaves nothing behind
     run = Run(out)
@@ -60,19 +61,10 @@ def train(
     return run
 
 
-def check_device(name: str) -> None:
-    """Refuse a device that PyTorch does not have here."""
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as problem:
-        reason = str(problem).partition("\n")[0]
-        raise UseError(f"there is no device {name!r} here ({reason}); cpu is always there") from None
-
-
-def plan(spec: TrainSpec, *, data_dir: str | Path | None = None, device: str = "cpu") -> dict[str, Any]:
+def cost(spec: TrainSpec, *, data_dir: str | Path | None = None, device: str = "cpu") -> dict[str, Any]:
     """What a training would take, from 20 timed steps: steps, seconds, bytes of checkpoints and of memory. The most, if it may
     end before all epochs."""
-    check_device(device)
+    device_named(device)
     data = load(spec.data, data_dir)
     model = start(spec, data)
     size, kept = nbytes_of(model), len(spec.kept())
