@@ -60,7 +60,7 @@ def test_a_buffer_that_no_state_has_is_there_too():
 def test_a_device_that_is_not_there_is_an_error(name: str):
     model = nn.Linear(3, 2)
     data = [(torch.zeros(2, 3), torch.zeros(2, dtype=torch.long))]
-    with pytest.raises(UseError, match="device|nothing can be computed"):
+    with pytest.raises(UseError, match=r"device|nothing can be computed"):
         ls.evaluate(model, ls.Trajectory.of(final=ls.state_of(model)), [ls.Variant()], data, plan=ls.Plan(device=name))
 
 

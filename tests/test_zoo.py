@@ -51,7 +51,7 @@ def shaken(model: nn.Module) -> dict[str, Tensor]:
 
 
 def analysed(case: Case, model: nn.Module, trajectory: ls.Trajectory, plan: ls.Plan = PLAN, **more: Any) -> ls.Table:
-    spec = ls.RobustnessSpec(draws=1, metrics=METRICS[case.task], **more)
+    spec = ls.RobustnessSpec(**{"draws": 1, "metrics": METRICS[case.task], **more})
     hooks: dict[str, Any] = {"plan": plan}
     if case.forward is not None:
         hooks["forward"] = lambda network, batch: tensor_of(case.forward(network, batch))

@@ -42,6 +42,7 @@ COORDINATES = {
     "step": ("Int64", "epoch of the checkpoint whose values were used; 0 is before any data is seen"),
     "iteration": ("Int64", "minibatches after that epoch, where the checkpoint lies within one"),
     "draw": ("Int64", "index of the random draw, from 0"),
+    "rechecked": ("Int64", "samples whose outputs in a shorter number format were computed again in float32"),
     "to": ("string", "what a distance is measured to: start, substituted"),
 }
 """Columns that are there only where they apply: name -> (dtype, meaning)."""

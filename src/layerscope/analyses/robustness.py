@@ -16,6 +16,7 @@ from layerscope.analyses.spec import Plan, RobustnessSpec
 from layerscope.analyses.verdicts import Judge
 from layerscope.engine.batches import First, Forward, Targets, outputs_of, targets_of
 from layerscope.engine.certified import Certify, cells, shuffled, unmodified
+from layerscope.engine.precision import Precision
 from layerscope.engine.probe import Probe, check_calibration, probe
 from layerscope.engine.reference import evaluate as reference_engine
 from layerscope.engine.reference import reference
@@ -41,9 +42,10 @@ Row = dict[str, Any]
 
 Engine = Callable[[Subject, Sequence[Variant], Task, Reference, Certify | None], Iterable[list[Row]]]
 
-ENGINES: dict[str, Callable[[int], Engine]] = {
-    "replay": lambda memory: partial(replay_engine, memory=memory // 2),  # for values, and as much for outputs
-    "reference": lambda _: reference_engine,
+ENGINES: dict[str, Callable[[int, str], Engine]] = {
+    # half of the memory for values, half for outputs
+    "replay": lambda memory, precision: partial(replay_engine, memory=memory // 2, precision=precision),
+    "reference": lambda _, precision: partial(reference_engine, precision=precision),
 }
 """What computes: both give the same numbers; the reference engine takes longer."""
 PLAN = Plan()
@@ -91,6 +93,7 @@ def evaluate(
         raise UseError("evaluate takes the data of one split; call it once for each, or use robustness")
     measured = as_metrics([ErrorRate(), CrossEntropy()] if metrics is None else metrics)
     task = Task(data, measured, targets)
+    Precision.of(plan.precision, subject.device, measured)
     subject.check(variants)
     check_calibration(subject, variants, anyway)
     seen = probe(subject, data, targets, anyway)
@@ -153,10 +156,11 @@ def robustness(
     rows: list[Row] = []
     done = {} if done is None else done
     tasks = {split: Task(batches, measured, targets) for split, batches in splits.items()}
+    certifying = spec.within is not None or spec.decide
+    Precision.of(plan.precision, subject.device, measured[:1] if certifying else measured)
     subject.check(variants)
     check_calibration(subject, variants, anyway)
     probes = {split: probe(subject, task.data, targets, anyway) for split, task in tasks.items()}
-    certifying = spec.within is not None or spec.decide
     for split, task in ((split, _steady(task, probes[split])) for split, task in tasks.items()):
         task = shuffled(replace(task, metrics=measured[:1]), spec.seed, split) if certifying else task
         known = reference(subject, task)
@@ -200,7 +204,7 @@ def engine_of(plan: Plan) -> Engine:
     room = number_of_bytes("memory", plan.memory)
     if plan.engine not in ENGINES:
         raise unknown("engine", plan.engine, ENGINES)
-    return ENGINES[plan.engine](room)
+    return ENGINES[plan.engine](room, plan.precision)
 
 
 def partition_of(model: nn.Module, spec: RobustnessSpec) -> Partition:

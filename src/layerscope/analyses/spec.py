@@ -17,6 +17,9 @@ class Plan:
     """What replay may use beside model and data."""
     device: str | None = None
     """Where to compute: cpu, cuda, cuda:1, ... [default: where the model lies]"""
+    precision: str = "fp32"
+    """Of products: fp32, or shorter: tf32 (NVIDIA GPUs) or bf16, for errors only; close calls are then computed again in fp32,
+    so that no decision changes."""
 
 
 @dataclass(frozen=True)

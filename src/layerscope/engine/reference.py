@@ -1,6 +1,7 @@
 """The slow, obvious engine: every variant, every batch, the whole network. Faster engines are compared with it."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -8,9 +9,10 @@ from torch import nn
 
 from layerscope.engine.batches import mark, moved
 from layerscope.engine.certified import Certify
+from layerscope.engine.precision import FULL, Precision
 from layerscope.engine.probe import OTHER_BATCHES
 from layerscope.engine.subject import Subject
-from layerscope.engine.task import Measured, Reference, Row, Task, reason_of
+from layerscope.engine.task import Measured, Reference, Row, Task, reason_of, rechecked
 from layerscope.engine.untouched import untouched
 from layerscope.errors import UseError
 from layerscope.metrics import Metric
@@ -42,30 +44,58 @@ def reference(subject: Subject, task: Task) -> Reference:
 
 
 def evaluate(
-    subject: Subject, variants: Sequence[Variant], task: Task, known: Reference, certify: Certify | None = None
+    subject: Subject,
+    variants: Sequence[Variant],
+    task: Task,
+    known: Reference,
+    certify: Certify | None = None,
+    *,
+    precision: str = FULL,
 ) -> Iterator[list[Row]]:
     """For each variant, in the order asked, the rows of all metrics. One whose forward raises is a row with status
-    `failed` and the reason. With `certify` a variant is measured until its answer is settled."""
+    `failed` and the reason. With `certify` a variant is measured until its answer is settled. `precision` is that of
+    products; with another than float32 close calls are computed again in float32."""
+    how = tried(subject, task, precision)
     for variant in variants:
-        one = Measured(variant, [metric.init() for metric in task.metrics])
+        one = Measured.of(variant, task, how)
         with untouched(subject.model), torch.no_grad():
             try:
                 values = subject.values(variant)
-                subject.run(values, lambda network, one=one: _measure(network, one, task, known, subject, certify))
+                subject.run(values, lambda network, one=one: _measure(network, one, task, known, subject, certify, how))
             except UseError:
                 raise
             except Exception as problem:
                 one.failed = reason_of(problem)
-        yield one.rows(subject, task, "reference")
+        if one.again:  # a decision of an earlier batch might be another
+            yield from map(rechecked, evaluate(subject, [variant], task, known, certify))
+        else:
+            yield one.rows(subject, task, "reference", how)
+
+
+def tried(subject: Subject, task: Task, precision: str) -> Precision:
+    """The format of products, tried on the first batch."""
+    how = Precision.of(precision, subject.device, task.metrics)
+    if not how.short:
+        return how
+    batch = next(iter(task.data))
+    with untouched(subject.model), torch.no_grad():
+        return subject.run(subject.unmodified(), lambda net: how.tried(partial(subject.outputs, net, batch)))
 
 
 def _measure(
-    network: nn.Module, one: Measured, task: Task, known: Reference, subject: Subject, certify: Certify | None
+    network: nn.Module,
+    one: Measured,
+    task: Task,
+    known: Reference,
+    subject: Subject,
+    certify: Certify | None,
+    how: Precision,
 ) -> None:
     watch = None if certify is None else certify.watch([one])
     for batch, targets, kept in paired(task, known, subject):
-        one.update(task, subject.outputs(network, batch), targets, kept)
-        if watch is not None and not watch.after(kept[0]):
+        exact = partial(subject.outputs, network)
+        one.measure(task, how.forward(partial(exact, batch)), exact, batch, targets, kept)
+        if one.failed or (watch is not None and not watch.after(kept[0])):
             return
 
 

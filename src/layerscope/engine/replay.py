@@ -6,7 +6,6 @@ for bit. What cannot be taken apart goes to the reference engine, and says so.
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -17,9 +16,10 @@ from torch import Tensor, nn
 from layerscope.engine import reference as slow
 from layerscope.engine.batches import mark
 from layerscope.engine.certified import Certify
+from layerscope.engine.precision import FULL, Precision, products
 from layerscope.engine.subject import Subject
-from layerscope.engine.tape import NEVER, Tape, Unsplittable, Wanted, storage_of
-from layerscope.engine.task import Measured, Reference, Row, Task, reason_of
+from layerscope.engine.tape import NEVER, Tape, Wanted, storage_of
+from layerscope.engine.task import Measured, Reference, Row, Task, Unsplittable, reason_of, rechecked
 from layerscope.engine.untouched import untouched
 from layerscope.errors import UseError
 from layerscope.perturb import Variant
@@ -58,25 +58,33 @@ def evaluate(
     certify: Certify | None = None,
     *,
     memory: int,
+    precision: str = FULL,
 ) -> Iterator[list[Row]]:
     """As the reference engine: for each Variant, in the order asked, the rows of all metrics. `memory` is how many bytes
     changed values may take, and as many again the outputs that are kept of one batch."""
+    how = slow.tried(subject, task, precision)
     todo, why, count = list(variants), "", TOGETHER[0]
     while todo:
         began, some = time.perf_counter(), todo[:count]
-        rows = [] if why else _tried(subject, some, task, known, certify, memory)
+        rows = [] if why else _tried(subject, some, task, known, certify, memory, how)
         if isinstance(rows, str):
             why, rows = rows, []
-        yield from rows or _slowly(subject, some, task, known, certify, why)
+        yield from rows or _slowly(subject, some, task, known, certify, why, precision)
         todo = todo[len(rows) or len(some) :]
         each = (time.perf_counter() - began) / len(some)
         count = min(max(TOGETHER[0], int(AWHILE / max(each, 1e-9))), TOGETHER[1])
 
 
 def _slowly(
-    subject: Subject, variants: Sequence[Variant], task: Task, known: Reference, certify: Certify | None, why: str
+    subject: Subject,
+    variants: Sequence[Variant],
+    task: Task,
+    known: Reference,
+    certify: Certify | None,
+    why: str,
+    precision: str,
 ) -> Iterator[list[Row]]:
-    for rows in slow.evaluate(subject, variants, task, known, certify):
+    for rows in slow.evaluate(subject, variants, task, known, certify, precision=precision):
         yield [row | {"engine": f"reference: {why}"} for row in rows]
 
 
@@ -87,27 +95,29 @@ def _tried(
     known: Reference,
     certify: Certify | None,
     memory: int,
+    how: Precision,
 ) -> list[list[Row]] | str:
     """The rows of the first Variants, as many as there is room for; or why this engine cannot be used."""
     if subject.written:
         return f"its forward writes to {sorted(subject.written)[0]}"
     try:
         with untouched(subject.model), torch.no_grad():
-            running = _begun(subject, variants, task, memory)
+            running = _begun(subject, variants, task, memory, how)
             for base in {id(one.base): one.base for one in running}.values():
                 some = [one for one in running if one.base is base]
-                _Pass(subject, base, some, task, memory).run(known, certify)
+                _Pass(subject, base, some, task, memory, how).run(known, certify)
     except Unsplittable as problem:
         return str(problem)
-    return [one.rows(subject, task, "replay") for one in running]
+    again = evaluate(subject, [one.variant for one in running if one.again], task, known, certify, memory=memory)
+    return [rechecked(next(again)) if one.again else one.rows(subject, task, "replay", how) for one in running]
 
 
-def _begun(subject: Subject, variants: Sequence[Variant], task: Task, memory: int) -> list[Running]:
+def _begun(subject: Subject, variants: Sequence[Variant], task: Task, memory: int, how: Precision) -> list[Running]:
     """The first Variants, as many as there is room for (at least one)."""
     bases: dict[bool, State] = {}
     running: list[Running] = []
     for variant in variants:
-        one = _start(subject, variant, task, bases)
+        one = _start(subject, variant, task, bases, how)
         memory -= one.nbytes
         if running and memory < 0:
             break
@@ -115,8 +125,7 @@ def _begun(subject: Subject, variants: Sequence[Variant], task: Task, memory: in
     return running
 
 
-def _start(subject: Subject, variant: Variant, task: Task, bases: dict[bool, State]) -> Running:
-    states = [metric.init() for metric in task.metrics]
+def _start(subject: Subject, variant: Variant, task: Task, bases: dict[bool, State], how: Precision) -> Running:
     unmodified = bases.setdefault(False, subject.unmodified())
     try:
         values = subject.values(variant)
@@ -126,18 +135,20 @@ def _start(subject: Subject, variant: Variant, task: Task, bases: dict[bool, Sta
     except UseError:
         raise
     except Exception as problem:
-        return Running(variant, states, reason_of(problem), base=unmodified)
+        return Running.of(variant, task, how, failed=reason_of(problem), base=unmodified)
     base = bases[recalibrated]
     other = {name for name, value in values.items() if value is not base[name] and not _equal(value, base[name])}
     own = {place: value for place, value in subject.inside(values).items() if place in other}
-    return Running(variant, states, base=base, own=own)
+    return Running.of(variant, task, how, base=base, own=own)
 
 
 class _Pass:
     """All batches: of each, one forward of the network that the Variants are changes of, then what is left of theirs."""
 
-    def __init__(self, subject: Subject, base: State, running: list[Running], task: Task, memory: int) -> None:
-        self._subject, self._running, self._task, self._memory = subject, running, task, memory
+    def __init__(
+        self, subject: Subject, base: State, running: list[Running], task: Task, memory: int, how: Precision
+    ) -> None:
+        self._how, self._subject, self._running, self._task, self._memory = how, subject, running, task, memory
         self._inside, self._tape = subject.inside(base), Tape(subject.model)
         self._storages = {place: storage_of(tensor) for place, tensor in self._inside.items()}
         self._wanted: Wanted | None = None
@@ -148,13 +159,13 @@ class _Pass:
 
         def work(network: nn.Module) -> None:
             for batch, targets, kept in slow.paired(self._task, known, self._subject):
-                for one, found in self._outputs(partial(self._subject.outputs, network, batch)):
-                    with _guarded(one):
-                        one.update(self._task, found(), targets, kept)
+                forward = self._how.forward(partial(self._subject.outputs, network, batch))
+                for one, found in self._outputs(forward):
+                    one.measure(self._task, found, partial(self._whole, network, one), batch, targets, kept)
                 if watch is not None and not watch.after(kept[0]):
                     return
 
-        with self._tape.listening():
+        with self._tape.listening(), products(FULL, self._subject.device):
             within(self._subject.model, self._inside, work)
 
     def _outputs(self, forward: Callable[[], Any]) -> Iterator[tuple[Running, Callable[[], Any]]]:
@@ -170,6 +181,10 @@ class _Pass:
         for one, until in zip(self._running, moments, strict=True):
             if not one.ended:
                 yield one, partial(self._replayed, forward, one, until)
+
+    def _whole(self, network: nn.Module, one: Running, batch: Any) -> Any:
+        with put_in(self._subject.model, one.own):
+            return self._subject.outputs(network, batch)
 
     def _replayed(self, forward: Callable[[], Any], one: Running, until: int) -> Any:
         with put_in(self._subject.model, one.own):
@@ -205,19 +220,8 @@ class _Pass:
             except Exception:  # it fails again when it is its turn, and is told then
                 continue
             if mark(self._replayed(forward, one, until)) != whole:
-                part = " + ".join(edit.part.name for edit in one.variant.edits)
+                part = " + ".join(edit.part.name for edit in one.variant.edits) or "nothing"
                 raise Unsplittable(f"with {part} changed, what was kept does not give the outputs of a whole forward")
-
-
-@contextmanager
-def _guarded(one: Running) -> Iterator[None]:
-    """An exception of the model's own code or of a metric is the end of this Variant alone."""
-    try:
-        yield
-    except (UseError, Unsplittable):
-        raise
-    except Exception as problem:
-        one.failed = reason_of(problem)
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from layerscope.device import device_named, device_of
 from layerscope.engine.batches import Forward, copied, samples_in
+from layerscope.engine.precision import FULL, products
 from layerscope.errors import UseError, unknown
 from layerscope.partition import first_names
 from layerscope.perturb import Patch, Variant, World
@@ -128,7 +129,8 @@ class Subject:
 
     def run(self, values: State, work: Callable[[nn.Module], R]) -> R:
         """What `work` gives for the model with these values. The model has its own again afterwards."""
-        return within(self.model, self.inside(values), work)
+        with products(FULL, self.device):
+            return within(self.model, self.inside(values), work)
 
     def _parameter(self, name: str, own: Tensor, value: Tensor) -> Tensor:
         """The value itself, not copied; it asks for gradients as the model's own does, for that decides how products are

@@ -12,16 +12,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from layerscope.engine.batches import with_each
+from layerscope.engine.task import Unsplittable
 from layerscope.engine.untouched import Kept
 
 NEVER = 1 << 62
 """The moment of what does not happen."""
 ABSENT = object()
 """Stands for an output that was not kept."""
-
-
-class Unsplittable(Exception):  # noqa: N818 (not an error: the reference engine takes over)
-    """The model cannot be taken apart; the message says why."""
 
 
 @dataclass
@@ -126,8 +123,8 @@ class Tape:
         overwritten = frozenset(number for number, call in enumerate(self.calls) if call.overwritten)
         kept: set[int] = set()
         for number in sorted(needed, key=lambda number: -self.calls[number].seconds / (self.calls[number].nbytes + 1)):
-            memory -= self.calls[number].nbytes
-            if memory >= 0:
+            if self.calls[number].nbytes <= memory:
+                memory -= self.calls[number].nbytes
                 kept.add(number)
         return Wanted(frozenset(kept), overwritten)
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from layerscope.errors import UseError
@@ -16,6 +17,14 @@ def is_error(outputs: Tensor, targets: Tensor, k: int = 1) -> Tensor:
     """
     smaller = outputs < outputs.gather(1, targets[:, None])  # a NaN is not smaller than anything
     return smaller.sum(1) < outputs.shape[1] - k
+
+
+def margin(outputs: Tensor, targets: Tensor, k: int = 1) -> Tensor:
+    """By how much the output of a sample's class is larger than the k-th largest of the others `[n, decisions]`: a sample is
+    wrong where this is not above 0. One decision a sample, or one a pixel."""
+    right = outputs.gather(1, targets[:, None].long())
+    others = outputs.scatter(1, targets[:, None].long(), -torch.inf)
+    return (right - others.topk(k, dim=1).values[:, -1:]).flatten(1)
 
 
 class ErrorRate(SampleMean):
@@ -36,6 +45,10 @@ class ErrorRate(SampleMean):
 
     def per_sample(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return a_sample(is_error(outputs, targets.long()))
+
+    def margin(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """How far outputs are from another decision: see `margin`."""
+        return margin(outputs, targets)
 
 
 class TopKError(SampleMean):
@@ -63,3 +76,7 @@ class TopKError(SampleMean):
 
     def per_sample(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return a_sample(is_error(outputs, targets.long(), self.k))
+
+    def margin(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """How far outputs are from another decision: see `margin`."""
+        return margin(outputs, targets, self.k)
