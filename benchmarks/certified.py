@@ -1,20 +1,30 @@
 """G2: samples that certified answers take, and whether they are true: every case over 500 reshuffles.
 
-Real maps: `LAYERSCOPE_OUTCOMES=a.npz:b.npz`, each with `outcomes` [cells, N] and `reference` [N] (True where wrong).
+Real maps, as `benchmarks.outcomes` writes them: `LAYERSCOPE_OUTCOMES=a.npz:b.npz`. With these alone, and all that was found
+as files in a folder: `python -m benchmarks.certified FOLDER`.
 """
 
+import json
 import math
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from benchmarks.frame import Result
+from layerscope.analyses.verdicts import verdict
+from layerscope.engine.certified import FIRST, GROWTH
 from layerscope.sequential import Answers, Decide, Question, Rule, Within, looks, needed
+from layerscope.stats import Interval, proportion
 
 SHUFFLES = 500
+ROWS = 20_000
+"""Cells that are followed side by side: a matter of memory."""
 CELLS = 2_000
 """Of the map that a single case is taken from: it has its share of the level."""
 POINT = Within(0.01)
@@ -25,11 +35,14 @@ AMBIENT = Decide(GAP, destroyed=math.inf)
 
 @dataclass(frozen=True)
 class Map:
-    """A map with known outcomes: `changed` [cells, N] against the unmodified network, which is wrong on `reference` [N]."""
+    """A map with known outcomes: `changed` [cells, N] against the unmodified network, which is wrong on `reference` [N]; what
+    its verdicts are (`decide`), and what its cells are called."""
 
     what: str
     changed: np.ndarray
     reference: np.ndarray
+    decide: Decide = AMBIENT
+    names: Sequence[str] = ()
 
     @property
     def worse(self) -> np.ndarray:
@@ -68,20 +81,29 @@ class Measured:
     missed: np.ndarray
 
 
-def measure(case: Map, rule: Rule, cells: int = CELLS, shuffles: int = SHUFFLES, growth: float = 1.05) -> Measured:
-    """All reshuffles side by side, as so many cells of one map."""
-    ends, question = looks(len(case.reference), growth=growth), case.question(rule, cells)
-    counts = np.concatenate([case.batches(ends, seed) for seed in range(shuffles)])
-    answers = Answers.of(Question(question.right, question.wrong, len(counts), rule))
-    answers = Answers(question, answers.counts, answers.lowest, answers.highest)
-    total, missed = np.tile(case.total, shuffles), np.zeros(len(counts), dtype=bool)
+def measure(
+    case: Map, rule: Rule, cells: int = CELLS, shuffles: int = SHUFFLES, first: int = 64, growth: float = 1.05
+) -> Measured:
+    """Reshuffles 0, 1, ... of a map, as many side by side as there is room for."""
+    question, ends = case.question(rule, cells), looks(len(case.reference), first, growth)
+    together = max(1, ROWS // len(case.changed))
+    seeds = [range(shuffles)[at : at + together] for at in range(0, shuffles, together)]
+    found = [side_by_side(case, question, ends, some) for some in seeds]
+    return Measured(*(np.concatenate([getattr(one, name) for one in found]) for name in Measured.__annotations__))
+
+
+def side_by_side(case: Map, question: Question, ends: Sequence[int], seeds: range) -> Measured:
+    """Reshuffles, as so many cells of one map."""
+    counts = np.concatenate([case.batches(ends, seed) for seed in seeds])
+    answers = Answers.of(question, some=len(counts))
+    total, missed = np.tile(case.total, len(seeds)), np.zeros(len(counts), dtype=bool)
     for batch in np.moveaxis(counts, 1, 0):
         right, worse, wrong, better = batch[answers.open].T
         answers = answers.after(right + worse, wrong + better, worse, better)
         missed |= (total < answers.lowest) | (total > answers.highest)
         if not answers.open.any():
             break
-    shape = (shuffles, len(case.changed))
+    shape = (len(seeds), len(case.changed))
     return Measured(*(a.reshape(shape) for a in (answers.n, answers.lowest, answers.highest, missed)))
 
 
@@ -99,8 +121,8 @@ def run() -> list[Result]:
     maps = [mixed(n) for n in (10_000, 50_000)] + real()
     return [
         *(point(made(n, *case)) for n in (1_000, 10_000, 50_000) for case in SINGLE),
-        *(whole(case, POINT, 0.7) for case in maps),
-        *(whole(case, AMBIENT, 0.0) for case in maps),
+        *(whole(case, POINT) for case in maps),
+        *(whole(case, case.decide) for case in maps),
         *(coverage(n, case) for n in (1_000, 10_000) for case in SINGLE),
         *(boundary(n, beyond) for n in (1_000, 10_000) for beyond in (-1, 0, 1)),
     ]
@@ -124,24 +146,83 @@ def point(case: Map) -> Result:
     )
 
 
-def whole(case: Map, rule: Rule, goal: float) -> Result:
+def whole(case: Map, rule: Rule) -> Result:
     """A map: samples of all its cells, and how often anything at all that was said of it was untrue."""
-    shuffles = max(10, min(SHUFFLES, 20_000 // len(case.changed)))
-    found, n = measure(case, rule, len(case.changed), shuffles, growth=1.1), len(case.reference)
-    question = case.question(rule, len(case.changed))
-    used = found.n.sum(1).mean()
-    bound = sum(needed(question, int(w), int(b)) for w, b in zip(case.worse, case.better, strict=True))
-    asked = "+-1 point" if rule is POINT else "ambient or critical"
-    times, untrue = n * len(case.changed) / used, found.missed.any(1).mean()
-    least = 5 if n < 50_000 else 20
+    about = Replayed.of(case, rule).about()
+    share, least = about["of_the_bound"], 5 if about["n"] < 50_000 else 20
+    goal = ">= 70 % of the bound" if rule is POINT else f">= {least}x"
+    reached = share >= 0.7 if rule is POINT else about["times"] >= least
     return Result(
-        f"{asked}: {case.what}, {len(case.changed)} cells, N = {n}",
-        f"{used / len(case.changed):.0f} samples a cell, {bound / used:.0%} of the bound; untrue in {untrue:.1%}",
-        f"all: {times:.1f}x",
-        f"{f'>= {goal:.0%} of the bound' if goal else f'>= {least}x'}; untrue <= 5 %",
-        untrue <= 0.05 and (bound / used >= goal if goal else times >= least),
-        shuffles,
+        f"{about['asked']}: {case.what}, {about['cells']} cells, N = {about['n']}",
+        f"{about['samples_a_cell']:.0f} samples a cell, {share:.0%} of the bound; untrue in {about['untrue']:.1%}",
+        f"all: {about['times']:.1f}x",
+        f"{goal}; untrue <= 5 %",
+        about["untrue"] <= 0.05 and reached,
+        SHUFFLES,
     )
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """A map in all reshuffles, at the looks of an analysis: what was found, the sample-size bound of each cell, and where the
+    verdict was not that on all samples, [shuffles, cells] (nowhere, where none was asked for)."""
+
+    case: Map
+    rule: Rule
+    found: Measured
+    bound: np.ndarray
+    wrong: np.ndarray
+
+    @classmethod
+    def of(cls, case: Map, rule: Rule) -> "Replayed":
+        cells, n = case.changed.shape
+        found = measure(case, rule, cells, first=FIRST, growth=GROWTH)
+        question = case.question(rule, cells)
+        bound = [needed(question, int(w), int(b)) for w, b in zip(case.worse, case.better, strict=True)]
+        wrong = np.zeros_like(found.missed)
+        if isinstance(rule, Decide):
+            truth = case.total / n
+            wrong = verdicts(rule, found.lowest / n, found.highest / n) != verdicts(rule, truth, truth)
+        return cls(case, rule, found, np.array(bound), wrong)
+
+    def about(self) -> dict[str, Any]:
+        """Of the whole map. `times`: N x cells / samples; with the unmodified network, which is measured on all N, on both
+        sides: `times_with_it`. `untrue`: share of the reshuffles in which any bound of any cell missed at any look."""
+        shuffles, cells = self.found.n.shape
+        n, used = len(self.case.reference), self.found.n.sum(1).mean()
+        untrue = int(self.found.missed.any(1).sum())
+        return {
+            "map": self.case.what,
+            "asked": "+-1 point" if isinstance(self.rule, Within) else "verdicts",
+            "thresholds": self.rule.thresholds if isinstance(self.rule, Decide) else None,
+            "n": n,
+            "unmodified_error": float(self.case.reference.mean()),
+            "cells": cells,
+            "shuffles": shuffles,
+            "samples_a_cell": used / cells,
+            "times": n * cells / used,
+            "times_with_it": n * (cells + 1) / (used + n),
+            "bound_a_cell": float(self.bound.mean()),
+            "of_the_bound": float(self.bound.sum() / used),
+            "untrue": untrue / shuffles,
+            "untrue_95": list(proportion(untrue, shuffles)),
+            "untrue_cells": float(self.found.missed.mean()),
+            "wrong_verdicts": float(self.wrong.any(1).mean()),
+            "wrong_verdict_cells": float(self.wrong.mean()),
+        }
+
+    def by_cell(self) -> dict[str, np.ndarray]:
+        """Of each cell: samples on average, the bound, and in how many reshuffles it was untrue or decided wrongly."""
+        columns = {"samples": self.found.n.mean(0).round(1), "bound": self.bound, "untrue": self.found.missed.sum(0)}
+        decided = {"wrong_verdict": self.wrong.sum(0)} if isinstance(self.rule, Decide) else {}
+        asked = "decide" if decided else "point"
+        return {f"{asked}_{name}": column for name, column in (columns | decided).items()}
+
+
+def verdicts(rule: Decide, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """What an analysis says of changes with these bounds."""
+    said = lambda a, b: verdict(Interval(a, b), rule.gap, rule.ambient, rule.destroyed)  # noqa: E731
+    return np.vectorize(said, otypes=[object])(low, high)
 
 
 def coverage(n: int, case: tuple) -> Result:
@@ -183,10 +264,25 @@ def real() -> list[Map]:
 def loaded(path: Path) -> Map:
     with np.load(path, allow_pickle=False) as file:
         reference = file["reference"].astype(bool)
-        return Map(path.stem, file["outcomes"].astype(bool) ^ reference, reference)
+        decide = Decide(float(file["chance"]) - float(reference.mean()))
+        return Map(path.stem, file["outcomes"].astype(bool) ^ reference, reference, decide, file["cells"].tolist())
 
 
 def shares(case: Map) -> str:
     wrong = case.reference.sum()
     worse = case.worse[0] / max(len(case.reference) - wrong, 1)
     return f"N = {len(case.reference)}, {wrong} wrong; {worse:.1%} made wrong, {case.better[0] / max(wrong, 1):.0%} put right"
+
+
+def keep(case: Map, folder: Path) -> None:
+    """Replays a real map, and writes what was found of it (NAME.json) and of its cells (NAME.csv)."""
+    both = [Replayed.of(case, rule) for rule in (POINT, case.decide)]
+    cells = {"cell": case.names, "made_wrong": case.worse, "put_right": case.better}
+    cells |= {name: column for one in both for name, column in one.by_cell().items()}
+    pd.DataFrame(cells).to_csv(folder / f"{case.what}.csv", index=False)
+    (folder / f"{case.what}.json").write_text(json.dumps([one.about() for one in both], indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    for each in real():
+        keep(each, Path(sys.argv[1]))

@@ -102,6 +102,34 @@ def test_the_unmodified_network_is_measured_on_everything(case, exact):
     assert rows[0]["value"] == pytest.approx(rows[1]["value"], abs=1e-12)
 
 
+def test_what_is_asked_is_known_beforehand(case):
+    """Any change is within 60 points of some value; an estimate takes a look all the same."""
+    found = changes(asked(case, within=0.6))
+    assert set(found["n"]) == {128}
+
+
+@pytest.mark.parametrize("engine", ["replay", "reference"])
+def test_a_change_that_fails_has_no_answer_and_the_others_have_theirs(case, engine):
+    model, trajectory, data = case
+    start = trajectory.tensors(ls.INIT, ["2.weight"])["2.weight"]
+
+    def forward(network, batch):
+        if torch.equal(network[2].weight, start):
+            raise ValueError("cold")
+        return network(batch[0])
+
+    spec, plan = ls.RobustnessSpec(draws=2, within=0.05), ls.Plan(engine=engine)
+    table = robustness(model, trajectory, data, spec, forward=forward, plan=plan)
+    failed = table.where(status="failed")
+    assert set(failed["part"]) == {"2", "whole network"}
+    assert set(failed["reason"]) == {"ValueError: cold"}
+    found, truth = changes(table), changes(asked(case, engine, within=0.05))
+    columns = ["variant", "n", "low", "high"]
+    without = truth[~truth["variant"].isin(failed["variant"])]
+    assert found[columns].reset_index(drop=True).equals(without[columns].reset_index(drop=True))
+    assert len(found) == len(truth) - 2
+
+
 def test_the_order_depends_on_the_seed_alone():
     batches = [(torch.arange(i, i + 7.0)[:, None], torch.arange(i, i + 7)) for i in range(0, 700, 7)]
     orders = []

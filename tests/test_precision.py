@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import layerscope as ls
-from layerscope.engine.precision import BEYOND, Changed, Close, products, some
+from layerscope.engine.precision import BEYOND, BOTH, Changed, Close, products, some
 from layerscope.errors import UseError
 from layerscope.metrics.error import margin
 
@@ -51,8 +51,8 @@ def test_no_decision_changes_where_short_products_alone_change_many(engine: str)
     short = counted(model, data, ls.Plan(engine=engine, precision="bf16"))
     assert same_counts(short, full)
     again = short.where(metric="error")["rechecked"]
-    assert (again >= 300).all()  # the whole first batch
-    assert again.median() < 330
+    assert (again >= 600).all()  # the first two batches
+    assert again.median() < 700
     assert "rechecked" not in full.frame
 
     flips = 0
@@ -156,12 +156,12 @@ def test_close_calls_by_hand(seed: int, noise: float, k: int):
     """Outputs whose difference is known: decisions are those of the right ones, or the Variant is measured again. Exact for
     noise whose largest value may come in any batch."""
     random = torch.Generator().manual_seed(seed)
-    right, y = torch.randn(6, 80, 5, generator=random), torch.randint(5, (6, 80), generator=random)
-    off = noise * torch.rand(right.shape, generator=random) * torch.rand(6, 1, 1, generator=random)
+    right, y = torch.randn(12, 80, 5, generator=random), torch.randint(5, (12, 80), generator=random)
+    off = noise * torch.rand(right.shape, generator=random) * torch.rand(12, 1, 1, generator=random)
     metric = ls.TopKError(k) if k > 1 else ls.ErrorRate()
     close = Close([metric])
     try:
-        for at in range(6):
+        for at in range(12):
             given = (right[at] + off[at]).clone()
             found = close.outputs(
                 given, lambda rows, at=at: right[at][slice(None) if rows is None else rows], y[at], 80
@@ -170,9 +170,9 @@ def test_close_calls_by_hand(seed: int, noise: float, k: int):
             missed = (wrong != expected).nonzero()[:, 0]
             # What is let pass wrongly is off by more than BEYOND times all that was seen; noise of this kind never is, but in
             # the first batch's favour.
-            assert not len(missed) or at > 0
+            assert not len(missed) or at * 80 >= BOTH
             if len(missed):
-                apart = (off[at].amax(1) - off[at].amin(1))[missed] / right[at][missed].abs().amax(1)
+                apart = (off[at].amax(1) - off[at].amin(1))[missed]
                 assert (apart > BEYOND * close._apart / 2).all()
     except Changed:
         assert close._apart * BEYOND > close._closest
@@ -206,8 +206,10 @@ def test_pytorchs_settings_are_put_back():
 
     before = seen()
     for name, inside in (("fp32", "ieee"), ("tf32", "tf32")):
-        with pytest.raises(ZeroDivisionError), products(name, torch.device("cuda")):
+        with products(name, torch.device("cuda")):
             assert seen() == [inside] * 3
+        assert seen() == before
+        with pytest.raises(ZeroDivisionError), products(name, torch.device("cuda")):
             raise ZeroDivisionError
         assert seen() == before
 

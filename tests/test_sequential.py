@@ -14,7 +14,7 @@ from scipy.stats import hypergeom
 from layerscope import sequential
 from layerscope.analyses.verdicts import verdict
 from layerscope.errors import UseError
-from layerscope.sequential import LOWER, UPPER, Answers, Decide, Question, Within, looks, needed, replay
+from layerscope.sequential import LOWER, NEWTON, STAKE, UPPER, Answers, Decide, Question, Within, looks, needed, replay
 from layerscope.stats import Interval
 
 KEPT, WORSE, STILL, BETTER = range(4)
@@ -181,10 +181,83 @@ class TestAlways:
         other = counts.copy()
         other[:, 20:] = other[:, 20:][:, ::-1]
         question = Question(900, 100, 1, Decide(0.8))
-        for side in (LOWER, UPPER):
-            a, b = (sequential._bets(c, question).stakes[side] for c in (counts, other))
+        one, two = (sequential._bets(c, question) for c in (counts, other))
+        for a, b in ((one.lower, two.lower), (one.upper, two.upper)):
             assert (a[:, :21] == b[:, :21]).all()
             assert (a[:, 21:] != b[:, 21:]).any()
+
+
+class TestTwin:
+    """Bounds are those of a slow twin, which at each look makes every bet again and tries every value."""
+
+    @settings(deadline=None, max_examples=60)
+    @given(passes())
+    def test_gives_the_same_bounds_at_every_look(self, case):
+        question, counts = case
+        answers, bounds = Answers.of(question), [(-question.wrong, question.right)] * len(counts)
+        for look, batch in enumerate(np.moveaxis(counts, 1, 0), start=1):
+            for i in np.flatnonzero(answers.open):
+                bounds[i] = slowly(question, counts[i, :look], *bounds[i])
+            answers = fed(answers, batch) if answers.open.any() else answers
+            assert list(zip(answers.lowest, answers.highest, strict=True)) == bounds
+
+    def test_in_a_map_of_ten_thousand_samples(self):
+        question, bounds = Question(9500, 500, 40, Within(0.01)), (-500, 9500)
+        counts = shuffled((9310, 190, 450, 50), 1, looks(10_000, growth=1.3))
+        answers = Answers.of(question, some=1)
+        for look, batch in enumerate(np.moveaxis(counts, 1, 0), start=1):
+            if not answers.open.any():
+                break
+            answers, bounds = fed(answers, batch), slowly(question, counts[0, :look], *bounds)
+            assert (answers.lowest[0], answers.highest[0]) == bounds
+        assert answers.n[0] < 6_000
+
+
+def slowly(question: Question, counts: np.ndarray, lowest: int, highest: int) -> tuple[int, int]:
+    """The bounds of a cell after these batches [batches, 4], from those before."""
+    right, worse, wrong, better = counts.sum(0)
+    surely = worse - better - (question.wrong - wrong - better), worse - better + (question.right - right - worse)
+    lowest, highest = np.clip((lowest, highest), *surely)
+    totals = np.arange(lowest, highest + 1)
+    log_capital = {LOWER: np.zeros(len(totals)), UPPER: np.zeros(len(totals))}
+    for i, batch in enumerate(counts):
+        net, rest, values, stakes = bet(question, *counts[:i].sum(0))
+        for side in (LOWER, UPPER):
+            gains = side * (values[:, None] - (totals - net) / rest)
+            stake = np.minimum(stakes[side], STAKE / np.maximum(-gains.min(0), 1e-12))
+            log_capital[side] += batch @ np.log1p(stake * gains)
+    upper = totals[log_capital[UPPER] < question.price].max(initial=lowest)
+    lower = totals[(log_capital[LOWER] < question.price) & (totals <= upper)].min(initial=upper)
+    return int(lower), int(upper)
+
+
+def bet(question: Question, kept: int, worse: int, still: int, better: int) -> tuple[int, int, np.ndarray, dict]:
+    """What is bet on the next batch: Delta's numerator so far, the samples left, the values of the outcomes, the stakes."""
+    right, wrong = question.right - kept - worse, question.wrong - still - better
+    rest = max(right + wrong, 1)
+    p = (worse + 0.5) / (kept + worse + 10)
+    q = (better + 0.5) / (still + better + 10)
+    foretold = np.array([p, p, -q, -q]) - (right * p - wrong * q) / rest
+    values = np.array([0, 1, 0, -1]) - foretold
+    chances = np.array([right * (1 - p), right * p, wrong * (1 - q), wrong * q]) / rest
+    mean = chances @ values
+    error = math.sqrt(chances @ (values - mean) ** 2 * rest / question.n / (question.n - rest + 10))
+    below, above = question.rule.distances(*np.array([[(worse - better + rest * mean) / question.n], [error]]))
+    further = question.n / rest
+    stakes = {
+        LOWER: kelly(values - mean + below * further, chances),
+        UPPER: kelly(mean - values + above * further, chances),
+    }
+    return worse - better, rest, values, stakes
+
+
+def kelly(gains: np.ndarray, chances: np.ndarray) -> float:
+    most = STAKE / max(-gains.min(), 1e-12)
+    stake = min(chances @ gains / (chances @ gains**2), most)
+    for _ in range(NEWTON):
+        per = gains / (1 + stake * gains)
+        stake = np.clip(stake + chances @ per / (chances @ per**2), 0, most)
+    return float(stake)
 
 
 HARD = [

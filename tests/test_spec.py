@@ -52,6 +52,33 @@ def test_every_field_changes_the_fingerprint():
     assert len(set(prints)) == len(prints)
 
 
+OTHER_ROBUSTNESS = {
+    "draws": 7,
+    "steps": (7,),
+    "redraw": "moments",
+    "train": False,
+    "seed": 7,
+    "level": 0.7,
+    "ambient": 0.07,
+    "destroyed": 0.7,
+    "by": "block",
+    "groups": ("a=b",),
+    "join": ("a=b|c",),
+    "buffers": "keep",
+    "calibrate": 7,
+    "metrics": ("error",),
+    "within": 0.7,
+    "decide": True,
+    "budget": "7m",
+}
+
+
+def test_every_field_of_an_analysis_changes_the_fingerprint():
+    assert set(OTHER_ROBUSTNESS) == {field.name for field in dataclasses.fields(RobustnessSpec)}
+    specs = [RobustnessSpec(), *(RobustnessSpec(**{name: value}) for name, value in OTHER_ROBUSTNESS.items())]
+    assert len({spec.fingerprint for spec in specs}) == len(specs)
+
+
 def test_the_fingerprint_is_stable():
     assert fingerprint({"b": 1, "a": [1, 2.5, None]}) == fingerprint({"a": [1, 2.5, None], "b": 1})
     assert canonical_json({"b": 1, "a": (True, "ü")}) == '{"a":[true,"\\u00fc"],"b":1}'

@@ -43,6 +43,7 @@ _WHERE = {
     "evaluate": "analyses.robustness",
     "robustness": "analyses.robustness",
     "materialize": "analyses.materialize",
+    "Recorder": "recording.recorder",
     "Run": "run",
     "Table": "table",
     "Trajectory": "trajectory",
@@ -84,6 +85,7 @@ if TYPE_CHECKING:
     from layerscope.models.initialisers import Law, laws_of
     from layerscope.partition import Part, Partition, Slice
     from layerscope.perturb import Edit, Patch, Rerandomize, Rewind, Variant, World, bind, perturbation
+    from layerscope.recording.recorder import Recorder
     from layerscope.run import Run
     from layerscope.state import state_of
     from layerscope.step import FINAL, INIT, Step

@@ -113,7 +113,12 @@ def models(*, json: Json = False) -> int:
 
 @app.command(help=COMMANDS["analyze"])
 def analyze(
-    run: Annotated[Path | None, Parameter(help="Folder of a run; none for a model of your own.")] = None,
+    run: Annotated[
+        Path | None,
+        Parameter(
+            help="Folder of a run; none for a model of your own. One of a Recorder may need --model and --data too."
+        ),
+    ] = None,
     *,
     source: Annotated[ModelSpec, Parameter(name="*")] = NO_MODEL,
     out: Annotated[
@@ -131,7 +136,7 @@ def analyze(
     dry_run: DryRun = False,
     json: Json = False,
 ) -> int:
-    if (run is None) == (source == NO_MODEL):
+    if (run is None) == (source == NO_MODEL) and not (run and (run / "spec.json").is_file()):
         raise UseError("say what to analyse: the folder of a run, or your own model with --model and --data")
     if dry_run:
         return _say(_cost_of_analysis(run, source, spec, data_dir), json)
@@ -179,7 +184,7 @@ def materialize(
     *,
     out: Annotated[Path, Parameter(help="The .safetensors file to write; one that exists is never overwritten.")],
     part: Annotated[tuple[str, ...], Parameter(help="Part to change; several are changed together.")] = (),
-    to: Annotated[str, Parameter(help="Step whose values the Parts take: init or epoch-N.")] = "init",
+    to: Annotated[str, Parameter(help="Step whose values the Parts take: init, epoch-N or step-N.")] = "init",
     rerandomize: Annotated[bool, Parameter(help="Draw the Parts afresh instead.", negative=())] = False,
     draw: Annotated[int, Parameter(help="Which draw.")] = 0,
     variant: Annotated[
@@ -257,14 +262,14 @@ def _opened(
     run: Path | None, source: ModelSpec, out: Path | None, spec: RobustnessSpec, data_dir: Path | None, anyway: bool
 ) -> "tuple[Run, Material | None]":
     """The run of a folder, or that of a model of the user's own: new, or the same as before."""
+    from layerscope.analyses.session import claim, sourced
     from layerscope.run import Run
 
     if run is not None:
         if out is not None:
             raise UseError("--out is for a model of your own; the analyses of a run are kept in its folder")
-        return Run.open(run), None
-    from layerscope.analyses.session import claim
-
+        opened = Run.open(run)
+        return opened, None if source == NO_MODEL else sourced(opened, source, spec, data_dir)
     return claim(source, out or Path("runs") / re.sub(r"[^\w.-]+", "-", source.model), spec, data_dir, anyway=anyway)
 
 
@@ -275,8 +280,8 @@ def _cost_of_analysis(
     from layerscope.analyses.session import cost
     from layerscope.run import Run
 
-    material = of_model(source, spec, data_dir) if run is None else material_of(Run.open(run), spec, data_dir)
-    return cost(material, [step.epoch for step in material.trajectory.steps], spec)
+    material = of_model(source, spec, data_dir) if run is None else material_of(Run.open(run), spec, data_dir, source)
+    return cost(material, [material.trajectory.number(step) for step in material.trajectory.steps], spec)
 
 
 def _analyzed(
@@ -299,7 +304,7 @@ def _analyzed(
 
     conditions = [condition(text) for text in fail_if]
     table = analyze(run, spec, name=name, data_dir=data_dir, material=material, progress=progress(), **(how or {}))
-    for warning in table.provenance.get("data", {}).get("warnings", ()):
+    for warning in (*table.provenance.get("warnings", ()), *table.provenance.get("data", {}).get("warnings", ())):
         print(f"warning: {warning}", file=sys.stderr)
     with run.folder.lock():
         _draw(table, run.path / "figures", name)

@@ -1,4 +1,4 @@
-"""The options of a name, of a data set, a network or an initialiser: `imagefolder:PATH?size=64&crop=56`."""
+"""What users write in one word: options of a name (`imagefolder:PATH?size=64&crop=56`), numbers of bytes, durations."""
 
 import re
 from collections.abc import Collection
@@ -38,3 +38,20 @@ def number_of_bytes(what: str, text: str) -> int:
         raise UseError(f"{what} must be a number of bytes such as 500MB or 8GiB, not {text!r}")
     number, unit = found.groups()
     return int(number) * (1024 if "i" in unit else 1000) ** "BKMGT".index(unit[0])
+
+
+UNITS = {"s": (1, "second"), "m": (60, "minute"), "h": (3600, "hour")}
+
+
+def seconds_of(what: str, text: str) -> float:
+    """A duration in seconds: 90s, 10m, 1.5h. `what` it is, is for the error."""
+    found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([smh])", text)
+    if found is None or not float(found[1]):
+        raise UseError(f"{what} must be a time above 0 such as 90s, 10m or 1h, not {text!r}")
+    return float(found[1]) * UNITS[found[2]][0]
+
+
+def in_words(text: str) -> str:
+    """A duration as people say it: 10m is 10 minutes."""
+    unit = UNITS[text[-1]][1]
+    return f"{float(text[:-1]):g} {unit}{'' if float(text[:-1]) == 1 else 's'}"

@@ -28,13 +28,14 @@ class Run:
         self.checkpoints = Folder(self.path / "checkpoints")
 
     @contextmanager
-    def claim(self, spec: Spec) -> Iterator[None]:
-        """Hold the folder for a run of this spec, new or begun before. A folder that holds anything else is never changed."""
+    def claim(self, spec: Spec, instead: str = "choose another --out") -> Iterator[None]:
+        """Hold the folder for a run of this spec, new or begun before. A folder that holds anything else is never changed: the
+        error says what to do `instead`."""
         asked = _plain(spec)
         if self.folder.has(SPEC):
-            _refuse_other(self.spec, asked, f"{self.path} holds a run of another spec", "choose another --out")
+            _refuse_other(self.spec, asked, f"{self.path} holds a run of another spec", instead)
         elif self.folder.entries() - {SUMS}:
-            raise UseError(f"{self.path} exists and is not a run of layerscope; choose another --out")
+            raise UseError(f"{self.path} exists and is not a run of layerscope; {instead}")
         with self.folder.lock():
             if not self.folder.has(SPEC):
                 self.folder.write_json(SPEC, asked)
@@ -78,6 +79,12 @@ class Run:
         """Of a finished training: the `epoch` whose network is the trained one, the `reason` why training ended, whether it
         `reached` what it waited for, and whether it `diverged`. Nothing before."""
         return self.provenance.get("training", {}).get("ending", {})
+
+    @property
+    def recording(self) -> dict[str, Any]:
+        """Of a training that was recorded (`Recorder`): whether that is `finished`, why it `diverged`, what its `end` is, the
+        `sessions` that recorded it, and the `source` of its model and data. Nothing of any other run."""
+        return self.provenance.get("recording", {})
 
     def training(self) -> Table:
         """Losses and errors per epoch."""
@@ -163,6 +170,7 @@ def _refuse_other(there: dict[str, Any], asked: dict[str, Any], what: str, inste
     """An error that names every field in which what is there differs from what was asked."""
     if there != asked:
         changed = [k for k in {**there, **asked} if there.get(k) != asked.get(k) and k != "fingerprint"]
+        changed = ["kind"] if "kind" in changed else changed
         fields = "; ".join(f"{k}: {there.get(k)!r} there, {asked.get(k)!r} asked" for k in changed)
         raise UseError(f"{what} ({fields}); {instead}")
 

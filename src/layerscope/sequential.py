@@ -17,7 +17,7 @@ variate and a batch is one bet. Why it is valid: docs/decisions/0010-certified-a
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -33,11 +33,16 @@ STAKE = 0.9
 """Share of its capital a bet may lose; at 1, one sample could end a cell's bets for good."""
 GUESS, WEIGHT = 0.05, 10.0
 """Before any sample: a share of changed outcomes, and how many samples that guess is worth. Costs or saves samples only."""
+AIM = 3.0
+"""Standard errors from the estimate at which bounds are aimed that are wanted as narrow as they can be: about where bounds
+of as many samples lie. Costs or saves samples only."""
 FINEST = 0.01
 """A decision aims at thresholds as if they were at least this far from the estimate."""
 SURE = 2.0
 """Standard errors by which an estimate must have passed a threshold for the bets to aim at the next one."""
 NEWTON = 4
+KEPT = ("counts", "lowest", "highest")
+"""What makes the answers; all else follows from it."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,20 @@ class Decide:
         return ((high < first) | (low > first)) & ((high <= second) | (low > second))
 
 
-Rule = Within | Decide
+@dataclass(frozen=True)
+class Narrow:
+    """Delta as closely as it can be known: settled by all samples alone, so that somebody else must say when to stop."""
+
+    def distances(self, estimate: Array, error: Array) -> tuple[Array, Array]:
+        """How far below and above the estimate, which has this standard error, the bounds are aimed at."""
+        return AIM * error, AIM * error
+
+    def settled(self, low: Array, high: Array) -> Array:
+        """None, whatever the bounds."""
+        return np.zeros(low.shape, dtype=bool)
+
+
+Rule = Within | Decide | Narrow
 
 
 @dataclass(frozen=True)
@@ -135,12 +153,14 @@ class Answers:
 
     `counts` [cells, batches, 4]: samples of each batch that were right and stayed so, were made wrong, were wrong and
     stayed so, were put right; all zero once a cell is no longer open. `lowest`, `highest` [cells]: bounds of N Delta.
+    `bets` are those on the open cells so far; without them they are made again from the counts.
     """
 
     question: Question
     counts: Array
     lowest: Array
     highest: Array
+    bets: "_Bets | None" = None
 
     @classmethod
     def of(cls, question: Question, some: int | None = None) -> "Answers":
@@ -148,6 +168,17 @@ class Answers:
         cells = question.cells if some is None else some
         lowest, highest = np.full(cells, -question.wrong), np.full(cells, question.right)
         return cls(question, np.zeros((cells, 0, 4), dtype=np.int64), lowest, highest)
+
+    @classmethod
+    def joined(cls, some: Sequence["Answers"]) -> "Answers":
+        """What is known of cells, one each, that have seen the same batches."""
+        counts, lowest, highest = (np.concatenate([getattr(one, name) for one in some]) for name in KEPT)
+        return cls(some[0].question, counts, lowest, highest)
+
+    def cell(self, i: int) -> "Answers":
+        """What is known of one cell."""
+        one = slice(i, i + 1)
+        return Answers(self.question, self.counts[one], self.lowest[one], self.highest[one])
 
     @property
     def low(self) -> Array:
@@ -166,8 +197,9 @@ class Answers:
 
     @property
     def open(self) -> Array:
-        """Which cells need more samples, [cells]."""
-        return ~self.question.rule.settled(self.low, self.high) & (self.n < self.question.n)
+        """Which cells need more samples, [cells]: at least some, for a first estimate."""
+        n = self.n
+        return (~self.question.rule.settled(self.low, self.high) | (n == 0)) & (n < self.question.n)
 
     @property
     def estimate(self) -> Array:
@@ -180,11 +212,11 @@ class Answers:
     def after(self, right: Array | int, wrong: Array | int, worse: Array, better: Array) -> "Answers":
         """What is known after the next batch of the common order, which has `right` and `wrong` samples (by the unmodified
         network), of which each *open* cell made `worse` wrong and put `better` right; both [open cells]."""
-        more = np.zeros((len(self.counts), 1, 4), dtype=np.int64)
-        more[self.open, 0] = np.stack(np.broadcast_arrays(right - worse, worse, wrong - better, better), axis=-1)
+        which, more = self.open, np.zeros((len(self.counts), 1, 4), dtype=np.int64)
+        more[which, 0] = np.stack(np.broadcast_arrays(right - worse, worse, wrong - better, better), axis=-1)
         grown = replace(self, counts=np.concatenate([self.counts, more], axis=1))
         grown._check()
-        return grown._narrowed(self.open)
+        return grown._narrowed(which)
 
     def _check(self) -> None:
         if self.counts.min(initial=0) < 0:
@@ -198,12 +230,12 @@ class Answers:
     def _narrowed(self, which: Array) -> "Answers":
         """With the bounds of these cells moved in as far as the bets allow: never out again."""
         lowest, highest = self._sure(which)
-        bets = _bets(self.counts[which], self.question)
+        bets = _bets(self.counts[which], self.question, self.bets)
         top = _edge(bets, UPPER, lowest, highest)
         bottom = _edge(bets, LOWER, top, lowest)
         new = replace(self, lowest=self.lowest.copy(), highest=self.highest.copy())
         new.lowest[which], new.highest[which] = bottom, top
-        return new
+        return replace(new, bets=bets.of(new.open[which]))
 
     def _sure(self, which: Array) -> tuple[Array, Array]:
         """The bounds so far, within what the samples not yet seen can still change: exact once there are none."""
@@ -215,16 +247,16 @@ class Answers:
 
     def state(self) -> dict[str, Any]:
         """What to keep to go on later, of plain lists."""
-        return {name: getattr(self, name).tolist() for name in ("counts", "lowest", "highest")}
+        return {name: getattr(self, name).tolist() for name in KEPT}
 
     @classmethod
-    def resumed(cls, question: Question, state: Mapping[str, Sequence[Any]]) -> "Answers":
-        """Goes on from a `state` of the same question."""
-        fresh = cls.of(question)
-        counts = np.asarray(state["counts"], dtype=np.int64).reshape(question.cells, -1, 4)
+    def resumed(cls, question: Question, state: Mapping[str, Sequence[Any]], some: int | None = None) -> "Answers":
+        """Goes on from a `state` of the same question: of all cells, or of `some`."""
+        fresh = cls.of(question, some)
+        counts = np.asarray(state["counts"], dtype=np.int64).reshape(len(fresh.lowest), -1, 4)
         lowest, highest = (np.asarray(state[name], dtype=np.int64) for name in ("lowest", "highest"))
         if not lowest.shape == highest.shape == fresh.lowest.shape:
-            raise UseError(f"a state of {len(lowest)} cells; the question has {question.cells}")
+            raise UseError(f"a state of {len(lowest)} cells; the question has {len(fresh.lowest)}")
         again = cls(question, counts, lowest, highest)
         again._check()
         return again
@@ -233,61 +265,75 @@ class Answers:
 @dataclass(frozen=True)
 class _Bets:
     """A bet a batch, for every cell; each is made knowing earlier batches only. [cells, batches], `values` and `counts` with
-    a last axis of the four outcomes."""
+    a first axis of the four outcomes: first, because operations along four numbers are slow."""
 
     counts: Array
     net: Array  # Delta's numerator, of the earlier batches
     rest: Array  # samples from this batch on
     values: Array  # of the four outcomes: change, less what the unmodified network's outcome foretold
-    stakes: dict[int, Array]
+    lower: Array  # stakes
+    upper: Array
     price: float
 
     def log_capital(self, side: int, total: Array) -> Array:
         """What the bets against N Delta = `total` [cells] have made of 1: were that the truth, at most 1 on average, so
         1/x of it or more with probability x at most, at any time (Ville)."""
-        mean = ((total[:, None] - self.net) / self.rest)[..., None]
-        gains = side * (self.values - mean)
-        worst = np.maximum(-gains.min(axis=-1, keepdims=True), 1e-12)
-        stake = np.minimum(self.stakes[side][..., None], STAKE / worst)
-        return (self.counts * np.log1p(stake * gains)).sum(axis=(1, 2))
+        gains = side * (self.values - (total[:, None] - self.net) / self.rest)
+        worst = np.maximum(-gains.min(axis=0), 1e-12)
+        stake = np.minimum(self.lower if side == LOWER else self.upper, STAKE / worst)
+        return (self.counts * np.log1p(stake * gains)).sum(axis=(0, 2))
+
+    def of(self, which: Array) -> "_Bets":
+        """The bets on some of the cells."""
+        return self._each(lambda array: array[..., which, :])
+
+    def then(self, later: "_Bets") -> "_Bets":
+        """These bets and later ones, on the same cells."""
+        return self._each(lambda array, more: np.concatenate([array, more], axis=-1), later)
+
+    def _each(self, change: Callable[..., Array], *others: "_Bets") -> "_Bets":
+        names = ("counts", "net", "rest", "values", "lower", "upper")
+        return replace(self, **{name: change(*(getattr(bets, name) for bets in (self, *others))) for name in names})
 
 
-def _bets(counts: Array, question: Question) -> _Bets:
-    """The bets, each from the batches before its own."""
-    past = np.cumsum(counts, axis=1) - counts
-    kept, worse, still, better = np.moveaxis(past, -1, 0)
+def _bets(counts: Array, question: Question, before: _Bets | None = None) -> _Bets:
+    """The bets, each from the batches before its own; those on the first batches may be there from `before`."""
+    made = 0 if before is None else before.net.shape[1]
+    counts = np.ascontiguousarray(np.moveaxis(counts, -1, 0))
+    past = (np.cumsum(counts, axis=-1) - counts)[..., made:]
+    kept, worse, still, better = past
     right, wrong = question.right - kept - worse, question.wrong - still - better
     rest = np.maximum(right + wrong, 1)
     share = right / rest
     p = (worse + GUESS * WEIGHT) / (kept + worse + WEIGHT)
     q = (better + GUESS * WEIGHT) / (still + better + WEIGHT)
     base = (p + q) * (share - 1)
-    values = np.stack([base, base + 1, base + p + q, base + p + q - 1], axis=-1)
-    chances = np.stack([share * (1 - p), share * p, (1 - share) * (1 - q), (1 - share) * q], axis=-1)
+    values = np.stack([base, base + 1, base + p + q, base + p + q - 1])
+    chances = np.stack([share * (1 - p), share * p, (1 - share) * (1 - q), (1 - share) * q])
     net = worse - better
-    return _Bets(counts, net, rest, values, _stakes(values, chances, net, rest, question), question.price)
+    lower, upper = _stakes(values, chances, net, rest, question)
+    bets = _Bets(counts[..., made:], net, rest, values, lower, upper, question.price)
+    return bets if before is None else before.then(bets)
 
 
-def _stakes(values: Array, chances: Array, net: Array, rest: Array, question: Question) -> dict[int, Array]:
-    """What to stake on each side: for a Delta as far off as the bound is wanted, the samples still to come are off by more."""
-    mean = (chances * values).sum(-1)
-    variance = (chances * (values - mean[..., None]) ** 2).sum(-1)
+def _stakes(values: Array, chances: Array, net: Array, rest: Array, question: Question) -> tuple[Array, Array]:
+    """What to stake for the lower and the upper bound: for a Delta as far off as the bound is wanted, the samples still to
+    come are off by more."""
+    mean = (chances * values).sum(0)
+    variance = (chances * (values - mean) ** 2).sum(0)
     error = np.sqrt(variance * rest / question.n / (question.n - rest + WEIGHT))
     below, above = question.rule.distances((net + rest * mean) / question.n, error)
-    centred, more = values - mean[..., None], question.n / rest
-    return {
-        LOWER: _kelly(centred + (below * more)[..., None], chances),
-        UPPER: _kelly((above * more)[..., None] - centred, chances),
-    }
+    centred, more = values - mean, question.n / rest
+    return _kelly(centred + below * more, chances), _kelly(above * more - centred, chances)
 
 
 def _kelly(gains: Array, chances: Array) -> Array:
     """The stake whose capital grows fastest: the maximum of E log(1 + stake x gain), by Newton's method."""
-    most = STAKE / np.maximum(-gains.min(axis=-1), 1e-12)
-    stake = np.minimum((chances * gains).sum(-1) / (chances * gains**2).sum(-1), most)
+    most = STAKE / np.maximum(-gains.min(axis=0), 1e-12)
+    stake = np.minimum((chances * gains).sum(0) / (chances * gains**2).sum(0), most)
     for _ in range(NEWTON):
-        per = gains / (1 + stake[..., None] * gains)
-        stake = np.clip(stake + (chances * per).sum(-1) / (chances * per**2).sum(-1), 0, most)
+        per = gains / (1 + stake * gains)
+        stake = np.clip(stake + (chances * per).sum(0) / (chances * per**2).sum(0), 0, most)
     return stake
 
 

@@ -198,6 +198,15 @@ def read_file(path: str | Path) -> bytes:
         raise UseError(f"cannot read {path}: {problem.strerror or problem}") from None
 
 
+def begins(path: Path, magic: bytes) -> bool:
+    """Whether a foreign file begins with these bytes; not, if it cannot be read: whoever opens it next says why."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(magic)) == magic
+    except OSError:
+        return False
+
+
 def first_existing(candidates: list[Path]) -> Path | None:
     """The first of these paths that is a file."""
     return next((path for path in candidates if path.is_file()), None)

@@ -18,7 +18,7 @@ CORE = {
     "run": ("string", "name of the run"),
     "variant": ("string", "id of the Variant in `Table.variants`; empty where no network was evaluated"),
     "part": ("string", "name of the Part that was changed"),
-    "perturbation": ("string", "what was done there: none, rewind, rerandomize; empty where nothing was"),
+    "perturbation": ("string", "what was done there: none, rewind, rerandomize, permute, moments; empty where nothing was"),
     "metric": ("string", "what was measured"),
     "unit": ("string", "unit of value, low and high"),
     "split": ("string", "data the metric was measured on: test, train; empty where none was needed"),
@@ -39,7 +39,11 @@ CORE = {
 """Columns that every table has: name -> (dtype, meaning)."""
 
 COORDINATES = {
-    "step": ("Int64", "epoch of the checkpoint whose values were used; 0 is before any data is seen"),
+    "step": (
+        "Int64",
+        "number of the checkpoint whose values were used, 0 before any data is seen (or the pretrained network); provenance has "
+        "the step_unit",
+    ),
     "iteration": ("Int64", "minibatches after that epoch, where the checkpoint lies within one"),
     "draw": ("Int64", "index of the random draw, from 0"),
     "rechecked": ("Int64", "samples whose outputs in a shorter number format were computed again in float32"),

@@ -1,107 +1,130 @@
 """The states a network went through, read lazily."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
+from layerscope.checkpoints import SUFFIX, Fit, Memory, Source, Wanted, find
+from layerscope.checkpoints.notes import listed, notes
+from layerscope.checkpoints.repeats import LARGE, repeats
 from layerscope.errors import UseError
 from layerscope.spec import fingerprint
-from layerscope.state import State, check_dtypes, check_finite, check_shapes, check_tied, content_hash, shapes_of
-from layerscope.step import FINAL, INIT, Step
-from layerscope.store import SUMS, Folder, write_file
+from layerscope.state import State, check_dtypes, check_finite, check_shapes, check_tied, content_hash, dense, shapes_of
+from layerscope.step import FINAL, INIT, PRETRAINED, Step, parsed, unit_of
+from layerscope.store import Folder, write_file
 
-SUFFIX = ".safetensors"
+Version = Any
 
 
 class Trajectory:
     """Step -> State of one training run. Nothing is in memory until it is asked for.
 
     `trajectory[step]` is the whole state, `trajectory.tensors(step, names)` some of it; `FINAL` means the last step,
-    `INIT` the start, which may be absent (`has_start`).
+    `INIT` the start, which may be absent (`has_start`), or a `pretrained` network. Steps are counted in `unit`: epoch,
+    iteration, or checkpoint where nobody knows what their numbers count.
     """
 
-    def __init__(self, sources: Mapping[Step, "Source"], firsts: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        sources: Mapping[Step, Source],
+        unit: str = "",
+        notes: Sequence[str] = (),
+        wanted: Wanted | None = None,
+        pretrained: bool = False,
+    ) -> None:
         if not sources:
             raise UseError("a trajectory needs at least one state")
         self._sources = dict(sorted(sources.items()))
-        firsts = firsts or {}
-        # Without tied tensors names need no looking up, which would open each file once more.
-        self._firsts = firsts if any(name != first for name, first in firsts.items()) else {}
-        self._held: dict[Step, dict[str, str]] = {}
+        self._notes, self._wanted = tuple(notes), wanted
+        self.pretrained = pretrained
+        self._fits: dict[Step, Fit] = {}
+        self._lacking: dict[str, tuple[int, ...] | None] | None = None
+        self._passed: dict[Step, tuple[Version, str]] = {}
+        self._hashed: dict[Step, tuple[Version, dict[str, str]]] = {}
         self.steps: tuple[Step, ...] = tuple(self._sources)
+        self.unit = unit or unit_of(self.steps)
 
-    def tied(self, firsts: Mapping[str, str]) -> "Trajectory":
-        """The same trajectory for a model with tied tensors (`firsts` are its `first_names`): a checkpoint that has such a
-        tensor under one of its names has it under all."""
-        return Trajectory(self._sources, firsts)
+    def fitted(self, model: nn.Module) -> "Trajectory":
+        """The same trajectory by the names that tensors have in a model. Prefixes of wrappers such as `module.` are taken off
+        where the names of a checkpoint fit the model without them, and a checkpoint that has a tied tensor under one of its
+        names has it under all."""
+        wanted = Wanted.of(model)
+        if wanted == self._wanted:
+            return self
+        return Trajectory(self._sources, self.unit, self._notes, wanted, self.pretrained)
 
     @classmethod
     def of(cls, initial: State | None = None, final: State | None = None, **at: State) -> "Trajectory":
         """A trajectory of states in memory: start and end, and any others by the names of their steps.
 
-        With only `initial` and `final` the end is called epoch 1. Example: `Trajectory.of(initial=a, final=b)`.
+        With only `initial` and `final` the end is called epoch 1. Examples: `Trajectory.of(initial=a, final=b)`,
+        `Trajectory.of(initial=a, step_500=b, step_1000=c)`. A fine-tuning starts from a pretrained network, which may lack
+        tensors of the model, or have them in other shapes: `Trajectory.of(pretrained=a, final=b)`.
         """
-        states = {Step.parse(name.replace("_", "-")): state for name, state in at.items()}
+        named = {name: parsed(name.replace("_", "-")) for name in at}
+        states = {step: at[name] for name, (step, _) in named.items()}
+        units = {unit for _, unit in named.values() if unit}
+        if len(units) > 1:
+            raise UseError(f"the steps of a trajectory are counted in one thing, not in {' and '.join(sorted(units))}s")
+        unit = next(iter(units), "")
         if initial is not None:
+            if INIT in states:
+                raise UseError("a trajectory has one start: either initial values or those of a pretrained network")
             states[INIT] = initial
         if final is not None:
             last = max(states, default=INIT)
-            states[Step(last.epoch + 1)] = final
-        return cls({step: Memory(state) for step, state in states.items()})
+            states[Step.of(last.number(unit) + 1, unit)] = final
+        sources = {step: Memory(state) for step, state in states.items()}
+        return cls(sources, unit, pretrained=PRETRAINED in at)
 
     @classmethod
     def open(cls, path: str | Path) -> "Trajectory":
-        """The checkpoints of a folder that layerscope wrote: `epoch-00000.safetensors`, ... (a run's `checkpoints/`).
+        """The checkpoints of a folder, named after their steps: `epoch-00000.safetensors`, ... (a run's `checkpoints/`).
 
-        A file that was never finished is not taken for a checkpoint: it is an error that names it.
+        A file that layerscope never finished is not taken for a checkpoint: it is an error that names it.
         """
-        folder = Folder(path)
-        if not folder.path.is_dir():
-            raise UseError(f"there is no folder {folder.path}")
-        names = folder.names("*" + SUFFIX)
-        if not names:
-            raise UseError(f"{folder.path} holds no checkpoint (*{SUFFIX})")
-        if absent := sorted(set(folder.listed()) - set(names)):
-            raise UseError(
-                f"{folder.path / absent[0]} is listed in {SUMS} but missing: it was deleted, or never finished"
-            )
-        return cls({_step_of(folder.path / name): File(folder, name) for name in names})
+        if not Path(path).is_dir():
+            raise UseError(f"there is no folder {path}")
+        return cls.read([str(path)])
 
     @classmethod
     def read(cls, checkpoints: Sequence[str]) -> "Trajectory":
-        """The trajectory of what a user names: a folder (see `open`), or files, each `STEP=FILE` with STEP init, final or
-        epoch-N, or named after its step. One file alone, whatever its name, is the trained network."""
-        if len(checkpoints) == 1 and Path(checkpoints[0]).is_dir():
-            return Trajectory.open(checkpoints[0])
-        named: dict[Step, Path] = {}
-        for text in checkpoints:
-            before, equals, after = text.partition("=")
-            path = Path(after if equals else text)
-            if path.suffix != SUFFIX:
-                raise UseError(
-                    f"{path} is not a {SUFFIX} file; write one with safetensors.torch.save_file(state, path)"
-                )
-            step = FINAL if len(checkpoints) == 1 and not equals else _step(before if equals else path.stem, text)
-            if step in named:
-                raise UseError(f"{named[step]} and {path} are both said to be the checkpoint {step}")
-            named[step] = path
-        if FINAL in named:  # the end of a trajectory is a step like the others: that after the last known one
-            last = max((step.epoch for step in named if step != FINAL), default=0)
-            named[Step(last + 1)] = named.pop(FINAL)
-        return cls({step: File(Folder(path.parent), path.name) for step, path in named.items()})
+        """The trajectory of what a user names: folders, files or globs of checkpoints named after their steps, and STEP=FILE
+        with STEP init, final, epoch-12 or step-500. One file alone, whatever its name, is the trained network.
+
+        Formats: safetensors, files of `torch.save` (a state dict, alone or under a key such as `state_dict`; Lightning's
+        `.ckpt`), folders of Hugging Face, in one file or in shards. Nothing of a file is ever executed.
+        """
+        found = find(checkpoints)
+        return cls(found.sources, found.unit, found.notes, pretrained=found.pretrained)
 
     @property
     def fingerprint(self) -> str:
         """16 hexadecimal digits that change with any value of any step."""
-        hashes = {step.name: content_hash(source.read(None)) for step, source in self._sources.items()}
-        return fingerprint(hashes)
+        return fingerprint({step.name: fingerprint(self._hashes(step)) for step in self.steps})
 
     @property
     def has_start(self) -> bool:
-        """Whether the values before any training are there."""
+        """Whether the values before training are there: random ones, or those of a pretrained network."""
         return self.steps[0] == INIT
+
+    def at(self, number: int) -> Step:
+        """The step of a number in this trajectory's unit."""
+        return self.resolve(Step.of(number, self.unit))
+
+    def number(self, step: Step) -> int:
+        """A step as a number in this trajectory's unit."""
+        return self.resolve(step).number(self.unit)
+
+    def coordinates(self, step: Step) -> dict[str, int]:
+        """How a table places a step."""
+        step = self.resolve(step)
+        within = {"iteration": step.iteration} if step.iteration and self.unit != "iteration" else {}
+        return {"step": step.number(self.unit)} | within
 
     def resolve(self, step: Step) -> Step:
         """The step of this trajectory that is meant; an absent one is an error that names those there are."""
@@ -111,7 +134,8 @@ class Trajectory:
                 raise UseError(
                     "this trajectory has no initial state; re-initialisation needs the values before training"
                 )
-            raise UseError(f"no checkpoint at {step}; there are {', '.join(map(str, self.steps[:12]))} ...")
+            there = ", ".join(map(self.called, self.steps[:12]))
+            raise UseError(f"no checkpoint at {self.called(step)}; there are {there} ...")
         return step
 
     def __getitem__(self, step: Step) -> dict[str, Tensor]:
@@ -121,93 +145,158 @@ class Trajectory:
         """Some of the tensors of a step (all, with None)."""
         step = self.resolve(step)
         source = self._sources[step]
-        if not self._firsts:
+        if self._wanted is None:
             return source.read(names)
-        there = self._names(step)
-        wanted = list(self._firsts) if names is None else list(names)
-        found = source.read({there.get(name, name) for name in wanted})
-        return {name: found[there.get(name, name)] for name in wanted}
+        held = self._fit(step).held
+        lacking = self.lacking(step)
+        wanted = [name for name in self._wanted.firsts if name not in lacking] if names is None else list(names)
+        if absent := [name for name in wanted if name in lacking]:
+            raise UseError(f"{self.where(step)} does not have the model's {absent[0]}")
+        found = source.read({held.get(name, name) for name in wanted})
+        return {name: found[held.get(name, name)] for name in wanted}
 
-    def _names(self, step: Step) -> dict[str, str]:
-        """Name of a tensor of the model -> the name under which a step has it, if it has it; looked up once."""
-        if step not in self._held:
-            firsts, there = self._firsts, set(self._sources[step].shapes())
-            held = {firsts[name]: name for name in reversed(list(firsts)) if name in there}
-            self._held[step] = {
-                name: name if name in there else held[first] for name, first in firsts.items() if first in held
-            }
-        return self._held[step]
+    def lacking(self, step: Step) -> dict[str, tuple[int, ...] | None]:
+        """The model's tensors that a pretrained network does not have -> their shape there, where they have another one. Of any
+        other step there are none: there it is an error."""
+        step = self.resolve(step)
+        if self._wanted is None or not (self.pretrained and step == INIT):
+            return {}
+        if self._lacking is None:
+            there, wanted = self._fit(step).shapes(self._sources[step].shapes()), self._wanted.shapes
+            self._lacking = {name: there.get(name) for name, shape in wanted.items() if there.get(name) != shape}
+        return self._lacking
+
+    def _fit(self, step: Step) -> Fit:
+        """Under which names a step has the tensors of the model; looked up once."""
+        assert self._wanted is not None
+        if step not in self._fits:
+            self._fits[step] = self._wanted.fit(self._sources[step].shapes(), self.where(step))
+        return self._fits[step]
 
     def in_memory(self, step: Step) -> bool:
         """Whether a step's tensors are those that somebody holds, and not read afresh each time."""
         return isinstance(self._sources[self.resolve(step)], Memory)
 
+    def called(self, step: Step) -> str:
+        """The name of a step in this trajectory, as a user may write it too."""
+        if self.pretrained and step == INIT:
+            return PRETRAINED
+        if self.unit == "epoch" or step in (INIT, FINAL) or (self.unit == "iteration" and step.epoch):
+            return str(step)
+        return f"{self.unit}-{step.number(self.unit)}"
+
     def where(self, step: Step) -> str:
         """How to call a step in a message: its name, and its file if it has one."""
         step = self.resolve(step)
-        return f"checkpoint {step} {self._sources[step].where}".strip()
+        if self.pretrained and step == INIT:
+            return f"the pretrained network {self._sources[step].where}".strip()
+        name = "" if self.unit == "checkpoint" and step != INIT else "checkpoint "
+        return f"{name}{self.called(step)} {self._sources[step].where}".strip()
 
     def check(self, model_state: State) -> None:
         """Refuse, before anything runs, a step that does not fit the model or holds a NaN; the error says which tensor.
 
-        Tensors that are one in the model must be equal in every step.
+        A pretrained network may lack tensors, but not all. Tensors that are one in the model must be equal in every step. Each
+        file is read once, for as long as it stays the same; what is needed to say whether two are equal is kept of that reading.
         """
-        expected = shapes_of(model_state)
-        for step, source in self._sources.items():
-            there = source.shapes()
-            tied = {name: there[held] for name, held in self._names(step).items()} if self._firsts else {}
-            check_shapes({**there, **tied}, expected, self.where(step))
-        for step, source in self._sources.items():
-            state = {name: tensor for name, tensor in source.read(None).items() if name in expected}
-            check_dtypes(state, model_state, self.where(step))
-            check_finite(state, model_state, self.where(step))
-            check_tied(state, self._firsts, self.where(step))
+        if self._wanted is None:
+            wanted = Wanted({name: name for name in model_state}, shapes=shapes_of(model_state))
+            Trajectory(self._sources, self.unit, wanted=wanted, pretrained=self.pretrained).check(model_state)
+            return
+        expected, model = shapes_of(model_state), _signature(model_state, self._wanted)
+        versions = {step: source.version() for step, source in self._sources.items()}
+        new = [s for s, version in versions.items() if version is None or self._passed.get(s) != (version, model)]
+        for step in new:
+            self._fits.pop(step, None)
+            self._lacking = None
+            self._check_shapes(step, expected)
+        for step in new:
+            self._examine(step, model_state, versions[step])
+            self._passed[step] = versions[step], model
+
+    def _check_shapes(self, step: Step, expected: Mapping[str, tuple[int, ...]]) -> None:
+        if not (self.pretrained and step == INIT):
+            check_shapes(self._fit(step).shapes(self._sources[step].shapes()), expected, self.where(step))
+        elif len(self.lacking(step)) == len(expected):
+            names, ours = ", ".join(list(self._sources[step].shapes())[:3]), ", ".join(list(expected)[:3])
+            raise UseError(
+                f"{self.where(step)} has no tensor of the model, by name and shape: it has {names}, ..., the model {ours}, ..."
+            )
+
+    def _examine(self, step: Step, model_state: State, version: Version) -> None:
+        """Read a step once, see whether it may be the model's, and keep the hashes of its tensors."""
+        assert self._wanted is not None
+        state, where = self.tensors(step, None), self.where(step)
+        check_dtypes(state, model_state, where)
+        check_finite(state, model_state, where)
+        check_tied(state, self._wanted.firsts, where)
+        if version is not None:
+            self._hashed[step] = version, _hashes(state)
+
+    def _hashes(self, step: Step) -> dict[str, str]:
+        """Tensor -> hash of its name and values; of a file, found once for as long as it stays the same."""
+        version = self._sources[step].version()
+        if version is None:
+            return _hashes(self.tensors(step, None))
+        if self._hashed.get(step, (None, {}))[0] != version:
+            self._hashed[step] = version, _hashes(self.tensors(step, None))
+        return self._hashed[step][1]
+
+    def warnings(self) -> list[str]:
+        """What is odd about the checkpoints: those that hold the same values, as published ones have been found to. The
+        trajectory is that of a model (`fitted`)."""
+        if len(self.steps) == 1:
+            return []
+        shapes = self._fit(self.steps[0]).shapes(self._sources[self.steps[0]].shapes())
+        hashes = {self.called(step): self._hashes(step) for step in self.steps}
+        shared = set.intersection(*(set(each) for each in hashes.values()))
+        large = [name for name, shape in shapes.items() if math.prod(shape) >= LARGE and name in shared]
+        said = repeats(hashes, large)
+        first, last = (hashes[self.called(step)] for step in (self.steps[0], self.steps[-1]))
+        if self.has_start and first == last:
+            said.append(
+                "the first checkpoint holds the values of the last: nothing changes where a part is put back to it"
+            )
+        return said
+
+    def facts(self) -> dict[str, Any]:
+        """What the provenance of a table says: what steps are counted in, and what was decided to read the checkpoints, after
+        they were checked."""
+        told = [*self._notes]
+        if self._wanted is not None:
+            unders = {self.called(step): source.under for step, source in self._sources.items()}
+            told += notes(unders, {self.called(step): self._fit(step) for step in self.steps})
+            told += self._differing()
+        start = {"start": PRETRAINED} if self.pretrained else {}
+        return {"step_unit": self.unit, **start, **({"checkpoints": told} if told else {})}
+
+    def _differing(self) -> list[str]:
+        """What a pretrained network has that the model does not have, and the other way round."""
+        if not self.pretrained:
+            return []
+        used = set(self._fit(INIT).held.values())
+        surplus = [name for name in self._sources[INIT].shapes() if name not in used]
+        absent = [name for name, shape in self.lacking(INIT).items() if shape is None]
+        other = [name for name, shape in self.lacking(INIT).items() if shape is not None]
+        what = {
+            "has tensors that this one does not have": surplus,
+            "does not have tensors of this one": absent,
+            "has tensors of this one in other shapes": other,
+        }
+        return [f"the pretrained network {text}: {listed(names)}" for text, names in what.items() if names]
 
 
-class Memory:
-    """A state in memory."""
-
-    where = ""
-
-    def __init__(self, state: State) -> None:
-        self._state = {name: tensor.detach() for name, tensor in state.items()}
-
-    def read(self, names: Iterable[str] | None) -> dict[str, Tensor]:
-        return dict(self._state) if names is None else {name: self._state[name] for name in names}
-
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        return shapes_of(self._state)
+def _signature(state: State, wanted: Wanted) -> str:
+    """What decides whether a checkpoint passes: names, shapes and dtypes, and where the model itself has values that are not
+    finite."""
+    about = {name: [list(tensor.shape), str(tensor.dtype), wanted.firsts.get(name)] for name, tensor in state.items()}
+    held = {name: dense(tensor) for name, tensor in state.items() if tensor.is_floating_point() and not tensor.is_meta}
+    finite = {name: torch.isfinite(tensor) for name, tensor in held.items()}
+    return fingerprint([about, content_hash({name: where for name, where in finite.items() if not where.all()})])
 
 
-class File:
-    """A state in a safetensors file; its checksum is verified if the folder lists checksums."""
-
-    def __init__(self, folder: Folder, name: str) -> None:
-        self._folder, self._name = folder, name
-        self.where = f"({folder.path / name})"
-
-    def read(self, names: Iterable[str] | None) -> dict[str, Tensor]:
-        wanted = None if names is None else list(names)
-        return self._with_file(
-            lambda file: {n: file.get_tensor(n) for n in (file.keys() if wanted is None else wanted)}
-        )
-
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        return self._with_file(lambda file: {n: tuple(file.get_slice(n).get_shape()) for n in file.keys()})  # noqa: SIM118
-
-    def _with_file(self, use: Callable[[Any], Any]) -> Any:
-        from safetensors import SafetensorError, safe_open
-
-        listed = (self._folder.path / SUMS).exists()
-        path = self._folder.file(self._name) if listed else self._folder.path / self._name
-        try:
-            with safe_open(path, framework="pt") as file:
-                return use(file)
-        except (SafetensorError, OSError) as problem:
-            raise UseError(f"cannot read {path}: {problem}") from None
-
-
-Source = Memory | File
+def _hashes(state: State) -> dict[str, str]:
+    return {name: content_hash({name: tensor}) for name, tensor in state.items()}
 
 
 def save_state(folder: Folder, step: Step, state: State) -> None:
@@ -229,7 +318,7 @@ def _writer(tensors: State, about: dict[str, str] | None) -> Callable[[Path], No
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    plain = _separate({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()})
+    plain = _separate({key: dense(tensor.detach()).cpu().contiguous() for key, tensor in tensors.items()})
 
     def write(path: Path) -> None:
         try:
@@ -245,22 +334,7 @@ def _separate(tensors: State) -> dict[str, Tensor]:
     seen: set[int] = set()
     separate = {}
     for name, tensor in tensors.items():
-        separate[name] = tensor.clone() if tensor.data_ptr() in seen else tensor
-        seen.add(tensor.data_ptr())
+        memory = tensor.untyped_storage().data_ptr()
+        separate[name] = tensor.clone() if memory in seen else tensor
+        seen.add(memory)
     return separate
-
-
-def _step(name: str, text: str) -> Step:
-    try:
-        return Step.parse(name)
-    except ValueError:
-        raise UseError(
-            f"which step is {text!r}? Write STEP=FILE with STEP init, final or epoch-00012, such as init={text}"
-        ) from None
-
-
-def _step_of(path: Path) -> Step:
-    try:
-        return Step.parse(path.stem)
-    except ValueError:
-        raise UseError(f"{path} is not named after a step; expected a name like epoch-00012{SUFFIX}") from None

@@ -1,35 +1,47 @@
 """How far each Part moved in training, and how far the values that take its place are from the trained ones."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
-from layerscope.measures.distance import distances
+from layerscope.measures.distance import METRICS, UNIT, distances
 from layerscope.partition import Part, Partition, Slice
-from layerscope.perturb import Patch, Rerandomize, Variant, World
+from layerscope.perturb import Patch, Perturbation, Variant, World
 from layerscope.step import FINAL, INIT, Step
 
 Row = dict[str, Any]
+Draws = Callable[[Part], int]
+"""How many draws there are of a Part."""
 
 
-def moved_by(world: World, partition: Partition, steps: Sequence[Step], draws: int) -> list[Row]:
+def moved_by(
+    world: World, partition: Partition, steps: Sequence[Step], redraw: Perturbation, draws: Draws
+) -> list[Row]:
     """Distances over each Part's parameters: of every step's values to the start, and of the trained values to those of every
-    step and of every draw (`to` is `start` or `substituted`). One Part is in memory at a time."""
+    step and of every draw (`to` is `start` or `substituted`). One Part is in memory at a time. A Part of which a pretrained
+    network lacks parameters has no distance to it."""
     rows: list[Row] = []
     for part in partition:
         measured = _parameters(world, part)
         final = _values(world, FINAL, measured)
-        start = _values(world, INIT, measured) if world.trajectory.has_start else None
+        lacking = world.lacking(measured, INIT) if world.trajectory.has_start else ""
+        start = _values(world, INIT, measured) if world.trajectory.has_start and not lacking else None
         for step in steps:
-            place = {"part": part.name, "perturbation": "rewind", "step": step.epoch, "status": "ok"}
+            place = {"part": part.name, "perturbation": "rewind", "step": world.trajectory.number(step), "status": "ok"}
+            if lacking:
+                none = place | {"status": "not applicable", "reason": lacking}
+                rows += [none | {"to": "start", "metric": name, "unit": UNIT} for name in METRICS]
+                if step == INIT:
+                    rows += [none | {"to": "substituted", "metric": name, "unit": UNIT} for name in METRICS]
+                    continue
             state = _values(world, step, measured)
             if start is not None:
                 rows += [place | {"to": "start"} | row for row in distances(state, start)]
             rows += [place | {"to": "substituted"} | row for row in distances(final, state)]
-        for draw in range(world.draws(part, draws)):
-            drawn = Variant.of(measured, Rerandomize(), draw).patch(world).slices
-            place = {"part": part.name, "perturbation": "rerandomize", "draw": draw, "status": "ok"}
+        for draw in range(draws(part)):
+            drawn = Variant.of(measured, redraw, draw).patch(world).slices
+            place = {"part": part.name, "perturbation": redraw.KIND, "draw": draw, "status": "ok"}
             rows += [place | {"to": "substituted"} | row for row in distances(final, drawn)]
     return rows
 

@@ -1,7 +1,7 @@
 """What an analysis works on: a network with its states and data, of a training of the lab or of anyone's model."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,12 @@ from layerscope.metrics import METRICS
 from layerscope.models import build
 from layerscope.models.initialisers import Laws, laws_of
 from layerscope.models.sources import is_source, open_model
+from layerscope.recording.folder import tidy
+from layerscope.recording.spec import RecordSpec, notes, warnings
 from layerscope.run import Run, fields_of
 from layerscope.spec import fingerprint
 from layerscope.state import tensors_of
+from layerscope.step import INIT
 from layerscope.training.spec import TrainSpec
 from layerscope.trajectory import Trajectory
 
@@ -40,14 +43,17 @@ class Material:
     targets: Targets = targets_of
     nbytes: int = 0
     """Memory that the data take, where that is known."""
+    warnings: tuple[str, ...] = ()
+    """What has to be known of the states before anything else."""
 
 
-Asked = TrainSpec | ModelSpec
+Asked = TrainSpec | ModelSpec | RecordSpec
+NO_SOURCE = ModelSpec()
 
 
 def asked_of(run: Run) -> Asked:
-    """What a run was asked: a finished training, or somebody's model."""
-    kinds: dict[str, type[TrainSpec] | type[ModelSpec]] = {kind.KIND: kind for kind in (TrainSpec, ModelSpec)}
+    """What a run was asked: a finished training, somebody's model, or the recording of somebody's training."""
+    kinds: dict[str, type[Asked]] = {kind.KIND: kind for kind in (TrainSpec, ModelSpec, RecordSpec)}
     fields = fields_of(run.spec)
     asked = kinds.get(fields["kind"], TrainSpec).from_dict(fields)
     if isinstance(asked, TrainSpec) and not run.trained:
@@ -55,9 +61,15 @@ def asked_of(run: Run) -> Asked:
     return asked
 
 
-def material_of(run: Run, spec: RobustnessSpec, data_dir: str | Path | None = None) -> Material:
-    """The network, states and data of a run."""
+def material_of(
+    run: Run, spec: RobustnessSpec, data_dir: str | Path | None = None, source: ModelSpec = NO_SOURCE
+) -> Material:
+    """The network, states and data of a run; `source` says of a recording how its model and data are made."""
     asked = asked_of(run)
+    if isinstance(asked, RecordSpec):
+        return _of_recording(run, source_of_recording(run, source), spec, data_dir)
+    if source != NO_SOURCE:
+        raise UseError(f"{run.path} is no recording: its model and data are known, and cannot be said otherwise")
     return of_model(asked, spec, data_dir) if isinstance(asked, ModelSpec) else _of_training(run, asked, spec, data_dir)
 
 
@@ -69,12 +81,50 @@ def known_inputs(run: Run) -> str | None:
 
 def of_model(asked: ModelSpec, spec: RobustnessSpec, data_dir: str | Path | None = None) -> Material:
     """Somebody's model. Its own values are the trained ones if no checkpoints are named."""
+    _check_source(asked)
+    model = open_model(asked.model, pretrained=not asked.checkpoints)
+    trajectory = Trajectory.read(asked.checkpoints) if asked.checkpoints else Trajectory.of(final=tensors_of(model))
+    return _with_data(asked, model, trajectory.fitted(model), spec, data_dir)
+
+
+def source_of_recording(run: Run, given: ModelSpec) -> ModelSpec:
+    """How the model and the data of a recording are made: what is `given`, and the rest as was said before."""
+    if given.checkpoints:
+        raise UseError(f"{run.path} has its own checkpoints: --checkpoints cannot be said beside it")
+    asked = ModelSpec(**run.recording["source"] | {name: value for name, value in asdict(given).items() if value})
+    if missing := [f"--{field} package.module:NAME" for field in ("model", "data") if not getattr(asked, field)]:
+        raise UseError(
+            f"{run.path} was recorded without saying how its model and data are made: add {' and '.join(missing)}; it is kept"
+        )
+    return asked
+
+
+def _of_recording(run: Run, asked: ModelSpec, spec: RobustnessSpec, data_dir: str | Path | None) -> Material:
+    _check_source(asked)
+    facts = run.recording
+    if not facts["finished"]:
+        with run.folder.lock():  # nobody is at it
+            tidy(run.checkpoints)
+    trajectory = Trajectory.open(run.checkpoints.path)
+    if trajectory.steps == (INIT,):
+        raise UseError(f"{run.path} has no trained network: nothing but the start was recorded")
+    model = open_model(asked.model, pretrained=False)
+    found = _with_data(asked, model, trajectory.fitted(model), spec, data_dir)
+    said = [*notes(facts, trajectory.has_start), *found.facts.get("checkpoints", [])]
+    return replace(found, facts=found.facts | {"checkpoints": said}, warnings=tuple(warnings(facts)))
+
+
+def _check_source(asked: ModelSpec) -> None:
     if not is_source(asked.model):
         raise UseError(
             f"{asked.model!r} is not the source of a model; write package.module:NAME, torchvision:NAME, timm:NAME or hf:PATH"
         )
-    model = open_model(asked.model, pretrained=not asked.checkpoints)
-    trajectory = Trajectory.read(asked.checkpoints) if asked.checkpoints else Trajectory.of(final=tensors_of(model))
+
+
+def _with_data(
+    asked: ModelSpec, model: nn.Module, trajectory: Trajectory, spec: RobustnessSpec, data_dir: str | Path | None
+) -> Material:
+    """A model and its states, with the data that are asked for."""
     forward = imported(asked.forward, "a forward function") if asked.forward else outputs_of
     targets = imported(asked.targets, "a targets function") if asked.targets else targets_of
     if is_path(asked.data) and asked.data.partition(":")[0] not in FORMS:
@@ -87,8 +137,9 @@ def of_model(asked: ModelSpec, spec: RobustnessSpec, data_dir: str | Path | None
     else:
         data = load(asked.data, data_dir)
         splits, calibration, about = _all(data), _some(data.train, spec), data.describe()
+    trajectory.check(tensors_of(model))  # reads each checkpoint once, for the fingerprint and all later checks too
     inputs = fingerprint([asked.fingerprint, trajectory.fingerprint, about["fingerprint"], _code(model, asked, spec)])
-    facts = {"model": asked.model, "data": about}
+    facts = {"model": asked.model, "data": about, **trajectory.facts()}
     return Material(model, trajectory, _evaluated(splits, spec), calibration, None, inputs, facts, forward, targets)
 
 

@@ -1,6 +1,7 @@
 """Which layers matter: the experiment of zhang2022 on any trajectory."""
 
 import math
+import time
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -13,9 +14,13 @@ from layerscope import runtime
 from layerscope.analyses.distances import moved_by
 from layerscope.analyses.draws import over_draws
 from layerscope.analyses.spec import Plan, RobustnessSpec
+from layerscope.analyses.start import odd_start
 from layerscope.analyses.verdicts import Judge
 from layerscope.engine.batches import First, Forward, Targets, outputs_of, targets_of
+from layerscope.engine.budget import Cell, tally
+from layerscope.engine.budget import used as seconds_used
 from layerscope.engine.certified import Certify, cells, shuffled, unmodified
+from layerscope.engine.pieces import Asked, best
 from layerscope.engine.precision import Precision
 from layerscope.engine.probe import Probe, check_calibration, probe
 from layerscope.engine.reference import evaluate as reference_engine
@@ -26,12 +31,12 @@ from layerscope.engine.task import Reference, Task
 from layerscope.errors import UseError, unknown
 from layerscope.metrics import CrossEntropy, ErrorRate, Metric, as_metrics
 from layerscope.models.initialisers import Laws, settled
-from layerscope.partition import BY, WHOLE, Part, Partition, first_names, whole
-from layerscope.perturb import Rerandomize, Rewind, Variant, World
+from layerscope.partition import BY, WHOLE, Part, Partition, whole
+from layerscope.perturb import Moments, Permute, Rerandomize, Rewind, Variant, World
 from layerscope.perturb.swap import parameters
-from layerscope.query import number_of_bytes
+from layerscope.query import in_words, number_of_bytes, seconds_of
 from layerscope.runtime import Progress
-from layerscope.sequential import Decide, Within
+from layerscope.sequential import Decide, Narrow, Within
 from layerscope.state import tensors_of
 from layerscope.step import INIT, Step
 from layerscope.table import Table
@@ -49,6 +54,11 @@ ENGINES: dict[str, Callable[[int, str], Engine]] = {
 }
 """What computes: both give the same numbers; the reference engine takes longer."""
 PLAN = Plan()
+Redraw = Rerandomize | Permute | Moments
+REDRAWN: dict[str, Redraw] = {"law": Rerandomize(), "permutation": Permute(), "moments": Moments()}
+"""What a spec may ask for as random values -> the Perturbation."""
+CLOCK = time.monotonic
+"""What a budget is measured by, in seconds."""
 
 
 def evaluate(
@@ -99,7 +109,7 @@ def evaluate(
     seen = probe(subject, data, targets, anyway)
     task = _steady(task, seen)
     rows = _measured(subject, task, variants, split, reference(subject, task), {}, compute, progress)
-    facts = {"seed": seed, "probe": seen.to_dict(), **_better(measured[0])}
+    facts = {"seed": seed, "probe": seen.to_dict(), **subject.world.trajectory.facts(), **_better(measured[0])}
     return Table.of(rows, facts, variants=_described(variants))
 
 
@@ -128,10 +138,16 @@ def robustness(
     `laws`, `calibration`, `anyway` and `plan` are as in `evaluate`. `metrics` are by default those that the spec
     names; the first decides. Rows, by `perturbation`: `none` the unmodified network; `rewind` a Part (or the whole network)
     with its values of epoch `step`; `rerandomize` a Part drawn afresh, one row a draw, and one over all draws (no `draw`; its
-    interval is over draws). Each metric has a row for itself and one for the paired difference to the unmodified network
-    (`..._delta`); further rows are distances to the start and to the substituted values. `verdict` is set on the differences
-    of the deciding metric on the test data; `chance` is its value for guessing, found from the outputs where it can be.
+    interval is over draws), or instead `permute` or `moments`, as the spec's `redraw` says. Where the trajectory starts from a
+    pretrained network, epoch 0 is that network, and a Part that it does not have is not put back to it. Each metric has a row
+    for itself and one for the paired difference to the unmodified network (`..._delta`); further rows are distances to the
+    start and to the substituted values. `verdict` is set on the differences of the deciding metric on the test data; `chance`
+    is its value for guessing, found from the outputs where it can be.
     `done` takes each variant's rows as they come, and gives those of an earlier call with the same arguments.
+
+    Where the spec asks for samples in random order (`within`, `decide`, `budget`), rows have the intervals of changes that
+    hold for all of them at once, and each its own n. With a `budget` n depends on the clock, and on nothing but n the numbers
+    do; what there was no time for is a row with the status `not measured`.
 
     Source: zhang2022, Sec. 2 and 3, App. D. Differs from the paper: several draws, intervals, and a rule for verdicts.
     """
@@ -148,15 +164,20 @@ def robustness(
     partition.check(model)
     if WHOLE in (part.name for part in partition):
         raise UseError(f"no Part can be called {WHOLE!r}: that is the Part of all tensors")
-    steps = _steps(trajectory, spec.steps)
-    variants = _variants(world, partition, whole(model), steps, spec)
+    if laws is not None and spec.redraw != "law":
+        raise UseError(f"laws= are for redraw='law', and redraw={spec.redraw!r} draws from the trained values")
+    everything, steps = whole(model), _steps(trajectory, spec.steps)
+    redraw, refused = REDRAWN[spec.redraw], _refused(world, partition, spec)
+    variants = _variants(world, partition, everything, steps, spec, refused)
     named = [built_in.named(name, spec.level) for name in spec.metrics] if metrics is None else metrics
     measured = as_metrics(named)
     deciding = measured[0]
     rows: list[Row] = []
+    asked: dict[str, Asked] = {}
+    found: list[Cell] = []
     done = {} if done is None else done
     tasks = {split: Task(batches, measured, targets) for split, batches in splits.items()}
-    certifying = spec.within is not None or spec.decide
+    certifying = spec.within is not None or spec.decide or spec.budget is not None
     Precision.of(plan.precision, subject.device, measured[:1] if certifying else measured)
     subject.check(variants)
     check_calibration(subject, variants, anyway)
@@ -166,11 +187,18 @@ def robustness(
         known = reference(subject, task)
         chance = _finite(known.chance[0]) if chance is None else chance
         certify = _certified(known, deciding, spec, chance, cells(variants) * len(splits)) if certifying else None
-        rows += _measured(subject, task, variants, split, known, done, compute, progress, certify)
-    constant = {part.name for part in partition if world.is_constant(part)}
-    rows += over_draws(rows, spec.level, constant)
-    rows += moved_by(world, partition, steps, spec.draws)
-    rows += _without_law(world, partition, deciding)
+        if certify is None or spec.budget is None:
+            rows += _measured(subject, task, variants, split, known, done, compute, progress, certify)
+        else:
+            asked[split] = Asked(task, known, certify)
+    if spec.budget is not None:
+        changes, seconds = [variant for variant in variants if variant.edits], seconds_of("budget", spec.budget)
+        found = best(subject, asked, changes, seconds, done, compute, CLOCK, progress)
+        rows += _budgeted(world, asked, found, spec.budget)
+    constant = {part.name for part in partition if spec.redraw == "law" and world.is_constant(part)}
+    rows += over_draws(rows, spec.level, constant, bounded=certifying)
+    rows += moved_by(world, partition, steps, redraw, lambda part: _draws(world, part, spec, refused))
+    rows += _not_applicable(world, [*partition, everything], steps, redraw, refused, deciding)
     unused = _unused(model, partition, probes.values())
     rows = [
         row | {"reason": unused[row["part"]]} if row.get("part") in unused and not row.get("reason") else row
@@ -180,7 +208,9 @@ def robustness(
     rows = judge.decided(rows)
     order = ["", *(part.name for part in partition), WHOLE]
     rows.sort(key=lambda row: order.index(row.get("part", "")))
-    used = {name: str(world.laws[name]) for part in partition for name in part.tensors if name in world.laws}
+    first = world.trajectory.where(world.trajectory.steps[0])
+    random = not world.trajectory.pretrained  # a pretrained network has learned something already, as it should
+    odd = odd_start(rows, **_better(deciding), chance=chance, where=first) if random else []
     facts = {
         "spec": spec.to_dict(),
         "by": "groups" if spec.groups else spec.by,
@@ -190,10 +220,13 @@ def robustness(
         if chance is not None
         else f"the value of guessing is not known for {deciding.name}; give chance=",
         "left_out": partition.left_out,
-        "laws": used,
+        "redraw": spec.redraw,
+        "laws": _laws_used(world, partition, spec, refused),
         "unused": unused,
         "probe": _worst(probes.values()).to_dict(),
-        "certified": _about_certified(spec, measured, cells(variants) * len(splits)) if certifying else None,
+        "certified": _about_certified(spec, measured, cells(variants) * len(splits), found) if certifying else None,
+        "warnings": world.trajectory.warnings() + odd,
+        **world.trajectory.facts(),
         **_better(deciding),
     }
     return Table.of([{"run": run, **row} for row in rows], facts, variants=_described(variants))
@@ -221,8 +254,10 @@ def partition_of(model: nn.Module, spec: RobustnessSpec) -> Partition:
 def settled_laws(model: nn.Module, trajectory: Trajectory, laws: Laws | None = None) -> Laws:
     """The laws that Parts are re-randomised by: those given, else those of PyTorch's own initialisation for the kinds of
     module where they are known. Where the trajectory has a start, a law that could not have given its values is replaced by
-    one that is fitted to them (constant, uniform or normal, with their moments), and so is one that nobody knows."""
-    start = (lambda names: trajectory.tensors(INIT, names)) if trajectory.has_start else None
+    one that is fitted to them (constant, uniform or normal, with their moments), and so is one that nobody knows. A pretrained
+    network is no such start."""
+    random = trajectory.has_start and not trajectory.pretrained
+    start = (lambda names: trajectory.tensors(INIT, names)) if random else None
     return settled(model, start, laws)
 
 
@@ -240,7 +275,7 @@ def subject_of(
         raise UseError(
             f"the trajectory is a {type(trajectory).__name__}; make one with ls.Trajectory.of(initial=..., final=...)"
         )
-    trajectory = trajectory.tied(first_names(model))
+    trajectory = trajectory.fitted(model)
     trajectory.check(tensors_of(model))
     world = World.of(model, trajectory, settled_laws(model, trajectory, laws), seed)
     return Subject(model, world, forward, calibration, device)
@@ -277,7 +312,9 @@ def _measured(
 def _certified(
     known: Reference, metric: Metric[Any], spec: RobustnessSpec, chance: float | None, cells: int
 ) -> Certify:
-    """What is asked of each Variant: its change to within so much, or its verdict."""
+    """What is asked of each Variant: its change to within so much, its verdict, or what can be known in a time."""
+    if spec.within is None and not spec.decide:
+        return Certify.of(known, metric, Narrow(), cells, spec.level)
     if spec.within is not None:
         return Certify.of(known, metric, Within(spec.within), cells, spec.level)
     errors = Certify.of(known, metric, Within(0.5), cells, spec.level).question
@@ -292,14 +329,34 @@ def _certified(
     return Certify.of(known, metric, Decide(gap, spec.ambient, spec.destroyed), cells, spec.level)
 
 
-def _about_certified(spec: RobustnessSpec, measured: Sequence[Metric[Any]], answers: int) -> dict[str, Any]:
-    return {
-        "asked": "verdicts" if spec.decide else f"within {spec.within}",
+def _budgeted(world: World, asked: Mapping[str, Asked], found: Sequence[Cell], budget: str) -> list[Row]:
+    """The rows of all variants on all splits, those that there was no time for too."""
+    rows: list[Row] = []
+    for split, one in asked.items():
+        place = {"split": split, "status": "ok", **Variant().row(world)}
+        rows += [place | row for row in unmodified(one.certify, one.known)]
+        for cell in (cell for cell in found if cell.split == split):
+            place = {"split": split, **cell.variant.row(world)}
+            rows += [place | row for row in one.rows(cell, f"there was no time for it within {in_words(budget)}")]
+    return rows
+
+
+def _about_certified(
+    spec: RobustnessSpec, measured: Sequence[Metric[Any]], answers: int, found: Sequence[Cell]
+) -> dict[str, Any]:
+    """What is asked of samples in random order, and of a budget what came of it."""
+    asked = "verdicts" if spec.decide else f"within {spec.within}" if spec.within is not None else "the best in time"
+    about = {
+        "asked": asked,
         "answers": answers,
         "level": spec.level,
         "order": spec.seed,
         "not_measured": [metric.name for metric in measured[1:]],
     }
+    if spec.budget is None:
+        return about
+    spent = {"seconds": seconds_of("budget", spec.budget), "used": round(seconds_used(found), 2), "cells": tally(found)}
+    return about | {"budget": spent}
 
 
 def _steady(task: Task, seen: Probe) -> Task:
@@ -346,49 +403,95 @@ def _by_name(texts: Sequence[str], field: str) -> dict[str, str]:
     return found
 
 
-def _steps(trajectory: Trajectory, epochs: Sequence[int] | None) -> list[Step]:
+def _steps(trajectory: Trajectory, numbers: Sequence[int] | None) -> list[Step]:
     """The steps to rewind to; without an initial state, those there are; none if there is only the trained network. A map
-    has a column an epoch, so that there may be one step of each."""
-    if within := [step for step in trajectory.steps if step.iteration]:
+    has a column a number, so that there may be one step of each."""
+    if within := [step for step in trajectory.steps if step != Step.of(trajectory.number(step), trajectory.unit)]:
         raise UseError(
             f"{trajectory.where(within[0])} lies within an epoch; a map has whole epochs only: use evaluate for it"
         )
     if len(trajectory.steps) == 1:
         return []
-    if epochs is None:
+    if numbers is None:
         return list(trajectory.steps)
     ends = {trajectory.steps[0], trajectory.steps[-1]}
-    return sorted(ends | {trajectory.resolve(Step(epoch)) for epoch in epochs})
+    return sorted(ends | {trajectory.at(number) for number in numbers})
+
+
+def _refused(world: World, partition: Partition, spec: RobustnessSpec) -> dict[str, str]:
+    """The Parts that cannot be re-randomised, with the reason."""
+    return {part.name: reason for part in partition if (reason := REDRAWN[spec.redraw].refused(part, world))}
+
+
+def _draws(world: World, part: Part, spec: RobustnessSpec, refused: Mapping[str, str]) -> int:
+    """How many draws of a Part there are to look at: none where it cannot be drawn, one if all are the same."""
+    if part.name in refused:
+        return 0
+    return world.draws(part, spec.draws) if spec.redraw == "law" else spec.draws
+
+
+def _laws_used(world: World, partition: Partition, spec: RobustnessSpec, refused: Mapping[str, str]) -> dict[str, str]:
+    """Tensor (or some of it) -> what it is drawn from, as text; none where trained values are permuted."""
+    if spec.redraw == "law":
+        return {name: str(world.laws[name]) for part in partition for name in part.tensors if name in world.laws}
+    if spec.redraw == "permutation":
+        return {}
+    parts = [part for part in partition if part.name not in refused]
+    return {str(at): str(law) for part in parts for at, law in Moments().laws(part, world).items()}
 
 
 def _variants(
-    world: World, partition: Partition, everything: Part, steps: Sequence[Step], spec: RobustnessSpec
+    world: World,
+    partition: Partition,
+    everything: Part,
+    steps: Sequence[Step],
+    spec: RobustnessSpec,
+    refused: Mapping[str, str],
 ) -> list[Variant]:
-    """The unmodified network; each Part re-randomised (where its law is known) and rewound; the whole network rewound."""
-    drawn = [(part, k) for part in partition for k in range(world.draws(part, spec.draws))]
-    put_back = [(part, Rewind(step)) for part in (*partition, everything) for step in steps]
+    """The unmodified network; each Part re-randomised and rewound; the whole network rewound; all where it can be done."""
+    redraw = REDRAWN[spec.redraw]
+    drawn = [(part, k) for part in partition for k in range(_draws(world, part, spec, refused))]
+    put_back = [
+        (part, Rewind(step)) for part in (*partition, everything) for step in steps if not world.lacking(part, step)
+    ]
     return [
         Variant(),
-        *(Variant.of(part, Rerandomize(), k, buffers=spec.buffers) for part, k in drawn),
+        *(Variant.of(part, redraw, k, buffers=spec.buffers) for part, k in drawn),
         *(Variant.of(part, rewind, buffers=spec.buffers) for part, rewind in put_back),
     ]
+
+
+def number_of_variants(
+    model: nn.Module, trajectory: Trajectory, laws: Laws | None, partition: Partition, steps: int, spec: RobustnessSpec
+) -> int:
+    """How many networks `robustness` evaluates, with Parts put back to so many `steps`."""
+    trajectory = trajectory.fitted(model)
+    world = World.of(model, trajectory, settled_laws(model, trajectory, laws))
+    refused = _refused(world, partition, spec)
+    drawn = sum(_draws(world, part, spec, refused) for part in partition)
+    lacking = sum(bool(world.lacking(part, INIT)) for part in (*partition, whole(model))) if trajectory.has_start else 0
+    return 1 + drawn + (len(partition) + 1) * steps - (lacking if steps else 0)
 
 
 def _described(variants: Sequence[Variant]) -> dict[str, Any]:
     return {variant.id: variant.to_dict() for variant in variants}
 
 
-def _without_law(world: World, partition: Partition, deciding: Metric[Any]) -> list[Row]:
-    """What could not be re-randomised is said, not skipped."""
-    reason = "no initial law is known for {}; give one in laws="
-    return [
-        {
-            "part": part.name,
-            "perturbation": "rerandomize",
-            "metric": deciding.name,
-            "status": "not applicable",
-            "reason": reason.format(", ".join(lawless)),
-        }
-        for part in partition
-        if (lawless := world.lawless(part))
+def _not_applicable(
+    world: World,
+    parts: Sequence[Part],
+    steps: Sequence[Step],
+    redraw: Redraw,
+    refused: Mapping[str, str],
+    deciding: Metric[Any],
+) -> list[Row]:
+    """What could not be re-randomised, or put back to a pretrained network, is said, not skipped."""
+    none = {"metric": deciding.name, "status": "not applicable"}
+    drawn = [{"part": name, "perturbation": redraw.KIND, "reason": reason} for name, reason in refused.items()]
+    back = [
+        {"part": part.name, "perturbation": "rewind", "reason": reason, **world.trajectory.coordinates(step)}
+        for part in parts
+        for step in steps
+        if (reason := world.lacking(part, step))
     ]
+    return [none | row for row in (*drawn, *back)]

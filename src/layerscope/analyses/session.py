@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from layerscope.analyses.material import Material, known_inputs, material_of, of_model
+from layerscope.analyses.material import (
+    Material,
+    known_inputs,
+    material_of,
+    of_model,
+    source_of_recording,
+)
 from layerscope.analyses.materialize import materialize
-from layerscope.analyses.robustness import PLAN, evaluate, partition_of, robustness, settled_laws, subject_of
+from layerscope.analyses.robustness import PLAN, evaluate, number_of_variants, partition_of, robustness, subject_of
 from layerscope.analyses.spec import ModelSpec, Plan, RobustnessSpec
 from layerscope.device import device_of
 from layerscope.engine.batches import samples_in
@@ -23,9 +29,9 @@ from layerscope.engine.subject import with_statistics
 from layerscope.engine.task import Task
 from layerscope.errors import UseError, unknown
 from layerscope.metrics import named
-from layerscope.partition import first_names, whole
-from layerscope.perturb import Edit, Rerandomize, Rewind, Variant, World
-from layerscope.query import number_of_bytes
+from layerscope.partition import whole
+from layerscope.perturb import Edit, Rerandomize, Rewind, Variant
+from layerscope.query import in_words, number_of_bytes, seconds_of
 from layerscope.run import Run, environment, fields_of
 from layerscope.runtime import Kept, Progress
 from layerscope.spec import canonical_json, fingerprint
@@ -61,6 +67,17 @@ def claim(
             reference(subject, replace(task, data=list(islice(batches, 1))))
     with run.claim(asked):
         return run, material
+
+
+def sourced(run: Run, source: ModelSpec, spec: RobustnessSpec, data_dir: str | Path | None = None) -> Material:
+    """The material of a recording whose model and data are named now, in whole or in part. What is named is kept with the run,
+    if the states fit and the data are there."""
+    material = material_of(run, spec, data_dir, source)
+    made = {name: text for name, text in asdict(source_of_recording(run, source)).items() if text}
+    if run.recording["source"] != made:
+        with run.folder.lock():
+            run.record("recording", {**run.recording, "source": made})
+    return material
 
 
 def find_variant(run: Run, variant_id: str, name: str | None = None) -> tuple[Variant, RobustnessSpec]:
@@ -154,7 +171,7 @@ def analyze(
             material.trajectory,
             material.splits,
             spec,
-            laws=material.laws,
+            laws=material.laws if spec.redraw == "law" else None,
             forward=material.forward,
             targets=material.targets,
             calibration=material.calibration,
@@ -173,7 +190,8 @@ def analyze(
             "memory": plan.memory,
             "seconds": round(time.perf_counter() - began, 2),
         }
-        table = Table(table.frame, {**table.provenance, **facts}, table.variants)
+        warnings = [*material.warnings, *table.provenance["warnings"]]
+        table = Table(table.frame, {**table.provenance, **facts, "warnings": warnings}, table.variants)
         run.save_analysis(name, table, spec, inputs)
         run.record(f"analysis {name}", facts)
     return table
@@ -183,11 +201,8 @@ def cost(material: Material, epochs: Sequence[int], spec: RobustnessSpec) -> dic
     """What the analysis of a trajectory with these epochs would take, from a few timed passes over some of the test data:
     variants, forwards, seconds, bytes."""
     partition = partition_of(material.model, spec)
-    trajectory = material.trajectory.tied(first_names(material.model))
-    laws = settled_laws(material.model, trajectory, material.laws)
-    world = World.of(material.model, trajectory, laws)
     steps = len(epochs if spec.steps is None else {epochs[0], epochs[-1], *spec.steps}) if len(epochs) > 1 else 0
-    variants = 1 + sum(world.draws(part, spec.draws) for part in partition) + (len(partition) + 1) * steps
+    variants = number_of_variants(material.model, material.trajectory, material.laws, partition, steps, spec)
     samples = sum(_samples(batches) for batches in material.splits.values())
     forwards = variants * samples
     if with_statistics(material.model) and spec.buffers == "recalibrate":
@@ -196,9 +211,19 @@ def cost(material: Material, epochs: Sequence[int], spec: RobustnessSpec) -> dic
         "parts": len(partition),
         "variants": variants,
         "forwards": forwards,
-        "seconds": round(_seconds_a_sample(material) * forwards, 1),
+        **_time(round(_seconds_a_sample(material) * forwards, 1), spec),
         "memory_bytes": 3 * nbytes_of(material.model) + material.nbytes + _together(material, len(partition), variants),
     }
+
+
+def _time(seconds: float, spec: RobustnessSpec) -> dict[str, Any]:
+    """How long it takes, of that what the spec allows."""
+    if spec.budget is None:
+        return {"seconds": seconds}
+    allowed = seconds_of("budget", spec.budget)
+    enough = "enough for all" if seconds <= allowed else f"all would take about {seconds / allowed:.2g} times as long"
+    told = f"best answer within {in_words(spec.budget)}: samples in random order, more where intervals are widest ({enough})"
+    return {"seconds": min(seconds, allowed), "budget": told}
 
 
 def _together(material: Material, parts: int, variants: int) -> int:

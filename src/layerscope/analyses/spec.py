@@ -3,8 +3,12 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from layerscope.errors import UseError
+from layerscope.errors import UseError, unknown
+from layerscope.query import seconds_of
 from layerscope.spec import BuffersRule, Spec
+
+REDRAW = ("law", "permutation", "moments")
+"""Where random values come from."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,11 @@ class RobustnessSpec(Spec):
     draws: int = 5
     """Fresh random draws of each layer."""
     steps: tuple[int, ...] | None = None
-    """Epochs to rewind to; all checkpoints there are, if not given. The first and the last are always among them."""
+    """Epochs (iterations, where checkpoints are counted so) to rewind to; all checkpoints there are, if not given. The first
+    and the last are always among them."""
+    redraw: str = "law"
+    """What layers are re-randomised with: their initial law; or, where nobody knows it, their trained values: in random order
+    (permutation), or draws from laws with their moments (moments)."""
     train: bool = True
     """Measure on the training data too, not on the test data alone."""
     seed: int = 0
@@ -62,10 +70,16 @@ class RobustnessSpec(Spec):
     decide: bool = False
     """Use only as many samples, in random order, as it takes to say of each change whether it is ambient, critical or
     destroys; surely so for all changes at once, for these data."""
+    budget: str | None = None
+    """Evaluate changes for at most so long (90s, 10m, 1h): the best answer that fits, on samples in random order, more of them
+    where intervals are widest; the intervals hold for all changes at once, for these data. Not counted: reading the data
+    and measuring the unmodified network."""
 
     def __post_init__(self) -> None:
         if self.draws < 0:
             raise UseError(f"draws must not be negative, but is {self.draws}")
+        if self.redraw not in REDRAW:
+            raise unknown("way to re-randomise", self.redraw, REDRAW)
         if any(step < 0 for step in self.steps or ()):
             raise UseError(f"steps are epochs from 0, not {list(self.steps or ())}")
         if not 0 < self.level < 1:
@@ -74,6 +88,8 @@ class RobustnessSpec(Spec):
             raise UseError("within is a half width between 0 and 1, such as 0.01; and give either within or decide")
         if self.decide and not self.ambient < self.destroyed:
             raise UseError(f"to decide, ambient ({self.ambient}) must be below destroyed ({self.destroyed})")
+        if self.budget is not None:
+            seconds_of("budget", self.budget)
         if not self.metrics:
             raise UseError("metrics must name at least one, such as error")
         if self.calibrate < 1:
@@ -94,8 +110,10 @@ class ModelSpec(Spec):
     """package.module:NAME (a loader, a list of batches, a mapping of split to them, or a function that makes one), or the
     name of a built-in data set."""
     checkpoints: tuple[str, ...] = ()
-    """A folder of checkpoints named after their steps, or files, each STEP=FILE with STEP init, final or epoch-N; one
-    file alone is the trained network. Without any, the values that the model comes with are the trained ones."""
+    """Folders, files or quoted globs of checkpoints named after their steps (safetensors, .pt, .pth, .bin, Lightning's .ckpt,
+    Hugging Face's folders), and STEP=FILE with STEP init, pretrained, final, epoch-12 or step-500; one alone is the trained
+    network. pretrained=FILE is what a fine-tuning started from: it may lack tensors, or have them in other shapes. Without
+    any, the values that the model comes with are the trained ones."""
     forward: str = ""
     """package.module:NAME of a function (model, batch) -> outputs, where a batch is not understood without it."""
     targets: str = ""

@@ -12,6 +12,7 @@ from layerscope.errors import UseError, unknown
 from layerscope.partition import WHOLE
 from layerscope.plots import words
 from layerscope.plots.about import About
+from layerscope.plots.grid import RANDOMISED
 from layerscope.table import Table
 
 NUMBERS = ("value", "error", "delta", "low", "high")
@@ -47,7 +48,7 @@ def _changes(rows: Any, metric: str) -> Iterable[tuple[str, dict[str, Any]]]:
         reset = rows.loc[rows["step"].eq(0).fillna(False).astype(bool)]
         if len(reset):
             yield "reset", _numbers(reset, metric, "_delta")
-    random = rows.loc[rows["perturbation"] == "rerandomize"]
+    random = rows.loc[rows["perturbation"].isin(RANDOMISED)]
     if "draw" in rows and len(random := random.loc[random["draw"].isna()]):
         yield "rerandomize", _numbers(random, metric, "_delta")
 

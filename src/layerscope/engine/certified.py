@@ -1,5 +1,6 @@
 """Answers from part of the data: who stops when, and what is said then. The bounds are those of `layerscope.sequential`."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -41,11 +42,12 @@ class Certify:
 
     def watch(self, running: Sequence[Measured]) -> "Watch":
         """Follows some of the Variants through the data."""
-        return Watch(self, running)
+        return Watch(self, running, Answers.of(self.question, len(running)))
 
-    def rows(self, low: float, high: float, estimate: float, n: int) -> list[Row]:
+    def rows(self, answer: Answers) -> list[Row]:
         """The rows of one Variant: its change of error, and by it its error."""
-        base = self.question.wrong / self.question.n
+        base, n = self.question.wrong / self.question.n, int(answer.n[0])
+        low, high, estimate = (float(found[0]) for found in (answer.low, answer.high, answer.estimate))
         place = {"n": n, "interval": "dataset", "level": self.question.level, "unit": getattr(self.metric, "unit", "")}
         changed = {"value": base + estimate, "low": base + low, "high": base + high}
         return [
@@ -55,30 +57,30 @@ class Certify:
 
 
 class Watch:
-    """Looks at Variants after each batch, and gives those their answer that need no further one."""
+    """Looks at Variants after each batch, and gives those their answer that need no further one; and all after so many
+    `batches`. `answers` is what is known of them before."""
 
-    def __init__(self, certify: Certify, running: Sequence[Measured]) -> None:
-        self._certify, self._running = certify, running
-        self._answers = Answers.of(certify.question, len(running))
+    def __init__(
+        self, certify: Certify, running: Sequence[Measured], answers: Answers, batches: float = math.inf
+    ) -> None:
+        self._certify, self._running, self._answers, self._batches = certify, running, answers, batches
 
     def after(self, wrong: Tensor) -> bool:
         """After a batch of which the unmodified network has these samples `wrong` [n]: whether any Variant needs another."""
         answers = self._answers
         open_ = np.flatnonzero(answers.open)
-        counts = [self._counts(self._running[i]) for i in open_]
-        worse, better = (np.array([count[j] for count in counts], dtype=np.int64) for j in range(2))
+        now = torch.stack([self._now(self._running[i], wrong) for i in open_.tolist()])
+        worse, better = (now & ~wrong).sum(1).numpy(), (wrong & ~now).sum(1).numpy()
         self._answers = answers = answers.after(int((~wrong).sum()), int(wrong.sum()), worse, better)
-        for i in open_[~answers.open[open_]]:
-            low, high, estimate = (float(found[i]) for found in (answers.low, answers.high, answers.estimate))
-            self._running[i].answer = self._certify.rows(low, high, estimate, int(answers.n[i]))
-        return bool(answers.open.any())
+        self._batches -= 1
+        more = answers.open[open_] & (self._batches > 0)
+        for i in open_[~more]:
+            self._running[i].answer = self._certify.rows(answers.cell(int(i)))
+        return bool(more.any())
 
-    def _counts(self, one: Measured) -> tuple[int, int]:
-        """Of the last batch, how many samples became wrong and right; none of a Variant that failed: it has no answer."""
-        if one.failed:
-            return 0, 0
-        now, was = one.states[0][-1]
-        return int((now & ~was).sum()), int((was & ~now).sum())
+    def _now(self, one: Measured, wrong: Tensor) -> Tensor:
+        """Which samples of the last batch a Variant has wrong; no others of one that failed: it has no answer."""
+        return wrong if one.failed else one.states[0][-1][0]
 
 
 def unmodified(certify: Certify, known: Reference) -> list[Row]:
@@ -107,7 +109,7 @@ def _joined(batches: list[Any]) -> Any:
         return type(first)([_joined([batch[i] for batch in batches]) for i in range(len(first))])  # pyright: ignore
     raise UseError(
         "certified answers need samples in random order, and these batches cannot be taken apart into samples: they must be "
-        "tensors of one shape a sample, in tuples, lists or dictionaries; ask without --within and --decide"
+        "tensors of one shape a sample, in tuples, lists or dictionaries; ask without --within, --decide and --budget"
     )
 
 

@@ -24,6 +24,8 @@ PRECISIONS = (FULL, "tf32", "bf16")
 """Of products of float32: as they are, or shorter."""
 BEYOND = 4.0
 """A margin this many times the largest difference seen is taken for safe: see docs/decisions/0012-precision.md."""
+BOTH = 512
+"""So many samples are computed in both formats before the shorter one is trusted."""
 ROUNDING = 1e-4
 """A margin below this share of the largest output may depend on how many samples are computed together; then all are."""
 
@@ -64,20 +66,20 @@ def _tf32(wanted: bool, device: torch.device) -> Iterator[None]:
 class Close:
     """Which samples of a Variant are computed again in float32.
 
-    The first batch is computed in both formats. Of each later one the samples whose margin is within `BEYOND` times the
-    largest difference of margins seen so far; each of them tells more of it. Margins and differences are shares of a sample's
-    largest output, so that samples of any size are alike. `Changed` says that an earlier batch would now be looked at again.
+    The first batches are computed in both formats. Of each later one the samples whose margin is within `BEYOND` times the
+    largest difference of margins seen so far; each of them tells more of it. `Changed` says that an earlier batch would now
+    be looked at again.
     """
 
     def __init__(self, metrics: Sequence[Metric[Any]]) -> None:
         self._metrics: Sequence[Any] = metrics
-        self._apart, self._closest = -1.0, math.inf
+        self._apart, self._closest, self._seen = 0.0, math.inf, 0
         self.again = 0
 
     def outputs(self, short: Any, exact: Exact, targets: Any, n: int) -> Any:
         """The outputs of a batch of `n` samples, of which `short` are those in the shorter format: of all samples whose
         decisions could be others, those in float32."""
-        if self._apart < 0:
+        if self._seen < BOTH:
             return self._both(short, exact(None), targets, n)
         short = short.float()
         margins = self._margins(short, targets)
@@ -88,7 +90,7 @@ class Close:
             if found is None:  # no samples can be taken out of this batch
                 return self._both(short, exact(None), targets, n)
             right = self._margins(found.float(), targets[rows])
-            if not bool((right.abs() > ROUNDING).all()):
+            if not bool((right.abs() > ROUNDING * found.float().abs().max()).all()):
                 return self._both(short, exact(None), targets, n)
             self._see(margins[rows], right)
             short[rows] = found.to(short)
@@ -116,11 +118,11 @@ class Close:
         apart = (short - right).abs()
         apart = apart[apart.isfinite()]
         self._apart = max(self._apart, float(apart.max()) if apart.numel() else 0.0)
+        self._seen += len(right)
 
     def _margins(self, outputs: Tensor, targets: Any) -> Tensor:
-        """How far each sample is from other decisions, as a share of its largest output [n, decisions]."""
-        size = outputs.abs().flatten(1).amax(1).clamp_min(torch.finfo(torch.float32).tiny)
-        return torch.cat([metric.margin(outputs, targets) for metric in self._metrics], dim=1) / size[:, None]
+        """How far each sample is from other decisions [n, decisions]."""
+        return torch.cat([metric.margin(outputs, targets) for metric in self._metrics], dim=1)
 
 
 class Changed(Exception):  # noqa: N818 (not an error: the Variant is measured again in float32)

@@ -5,7 +5,7 @@ for bit. What cannot be taken apart goes to the reference engine, and says so.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from layerscope.engine import reference as slow
-from layerscope.engine.batches import mark
+from layerscope.engine.batches import leaves, mark
 from layerscope.engine.certified import Certify
 from layerscope.engine.precision import FULL, Precision, products
 from layerscope.engine.subject import Subject
-from layerscope.engine.tape import NEVER, Tape, Wanted, storage_of
+from layerscope.engine.tape import NEVER, NOTHING, Tape, storage_of
 from layerscope.engine.task import Measured, Reference, Row, Task, Unsplittable, reason_of, rechecked
 from layerscope.engine.untouched import untouched
 from layerscope.errors import UseError
@@ -42,7 +42,7 @@ class Running(Measured):
 
     @property
     def nbytes(self) -> int:
-        return sum(tensor.nbytes for tensor in self.own.values())
+        return _nbytes(self.own.values())
 
     @property
     def ended(self) -> bool:
@@ -102,7 +102,7 @@ def _tried(
         return f"its forward writes to {sorted(subject.written)[0]}"
     try:
         with untouched(subject.model), torch.no_grad():
-            running = _begun(subject, variants, task, memory, how)
+            running = _begun(subject, variants, task, known, memory, how)
             for base in {id(one.base): one.base for one in running}.values():
                 some = [one for one in running if one.base is base]
                 _Pass(subject, base, some, task, memory, how).run(known, certify)
@@ -112,17 +112,29 @@ def _tried(
     return [rechecked(next(again)) if one.again else one.rows(subject, task, "replay", how) for one in running]
 
 
-def _begun(subject: Subject, variants: Sequence[Variant], task: Task, memory: int, how: Precision) -> list[Running]:
+def _begun(
+    subject: Subject, variants: Sequence[Variant], task: Task, known: Reference, memory: int, how: Precision
+) -> list[Running]:
     """The first Variants, as many as there is room for (at least one)."""
     bases: dict[bool, State] = {}
     running: list[Running] = []
+    measured = _nbytes(leaves(known.kept))  # about what metrics keep of a Variant too
     for variant in variants:
-        one = _start(subject, variant, task, bases, how)
-        memory -= one.nbytes
-        if running and memory < 0:
+        if running and _nbytes(_changed(subject, variant)) + measured > memory:
             break
-        running.append(one)
+        running.append(_start(subject, variant, task, bases, how))
+        memory -= running[-1].nbytes + measured
     return running
+
+
+def _changed(subject: Subject, variant: Variant) -> Iterator[Tensor]:
+    """What a Variant changes, without values."""
+    for name in {name for edit in variant.edits for name in edit.part.tensors}:
+        yield subject.world.like[name]
+
+
+def _nbytes(values: Iterable[Any]) -> int:
+    return sum(value.nbytes for value in values if isinstance(value, Tensor))
 
 
 def _start(subject: Subject, variant: Variant, task: Task, bases: dict[bool, State], how: Precision) -> Running:
@@ -151,7 +163,7 @@ class _Pass:
         self._how, self._subject, self._running, self._task, self._memory = how, subject, running, task, memory
         self._inside, self._tape = subject.inside(base), Tape(subject.model)
         self._storages = {place: storage_of(tensor) for place, tensor in self._inside.items()}
-        self._wanted: Wanted | None = None
+        self._wanted = NOTHING
 
     def run(self, known: Reference, certify: Certify | None) -> None:
         """Until the data end, or no Variant needs another batch."""
@@ -171,11 +183,11 @@ class _Pass:
     def _outputs(self, forward: Callable[[], Any]) -> Iterator[tuple[Running, Callable[[], Any]]]:
         """For each Variant that is not done, what gives its outputs on a batch."""
         self._record(forward)
+        first = self._wanted is NOTHING
+        if first or self._tape.nbytes(self._wanted) > self._memory:  # nothing was kept, or not all that is wanted
+            self._wanted = self._tape.wanted(map(self._moment, self._running), self._memory)
+            self._record(forward)
         moments = [self._moment(one) for one in self._running]
-        first = self._wanted is None
-        if self._wanted is None or self._tape.nbytes(self._wanted) > self._memory:
-            self._wanted = self._tape.wanted(moments, self._memory)
-            self._tape.keep(self._wanted)
         if first:
             self._check(forward, moments)
         for one, until in zip(self._running, moments, strict=True):

@@ -32,7 +32,8 @@ class Subject:
     Holds one copy of the values (none, where the trajectory's last step is in memory). `calibration` are batches of training
     data, needed only to recalibrate. On another `device` than the model's, the values are there and the model stays.
     `written` are parameters that a forward writes to: each run has copies of its own of them. `spoils` says that a forward
-    may write to its inputs: it is given copies.
+    may write to its inputs: it is given copies. `recalibrations` keeps the statistics that were computed again, by Variant, for
+    who asks for one many times; None does not.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Subject:
         self._firsts = first_names(model)
         self._has_statistics = bool(with_statistics(model))
         self._own_statistics: dict[str, Tensor] | None = None
+        self.recalibrations: dict[Variant, dict[str, Tensor]] | None = None
         self.private = not world.trajectory.in_memory(FINAL)
         self.reload()
 
@@ -71,8 +73,16 @@ class Subject:
             patch = Patch({where: values.clone() for where, values in patch.slices.items()})
         values = changed(self._final, patch, self._firsts)
         if variant.buffers == "recalibrate" and self._has_statistics and self._differs(patch):
-            values |= self._recalibrated(values)
+            values |= self._statistics_of(variant, values)
         return values
+
+    def _statistics_of(self, variant: Variant, values: State) -> dict[str, Tensor]:
+        """The statistics of a Variant with these values, computed again, or kept from when it was asked for before."""
+        if self.recalibrations is None:
+            return self._recalibrated(values)
+        if variant not in self.recalibrations:
+            self.recalibrations[variant] = self._recalibrated(values)
+        return {name: tensor.clone() for name, tensor in self.recalibrations[variant].items()}
 
     def check(self, variants: Sequence[Variant]) -> None:
         """Refuse, before anything runs, Variants of tensors or steps that there are not, and those that need data to

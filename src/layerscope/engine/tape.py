@@ -25,8 +25,9 @@ ABSENT = object()
 class Call:
     """One call of a module: `size` calls with those inside it, from the moment `entered` to `ended`.
 
-    `output` is what it returned, if that was kept; `versions` tell whether something wrote to it since. `overwritten` says
-    that something does, so that copies are kept and given; `writes` that the call writes to what is older than itself.
+    `output` is what it returned, if that was kept, and `nbytes` what that takes; `versions` tell whether something wrote to it
+    since. `overwritten` says that something does, so that copies are kept and given; `writes` that the call writes to what is
+    older than itself.
     """
 
     module: nn.Module
@@ -47,10 +48,15 @@ class Call:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What to keep of further forwards: the numbers of calls whose outputs are needed, and of those that are overwritten."""
+    """What to keep of further forwards: the numbers of calls whose outputs are needed, and of those that are overwritten; and
+    how many bytes there are for them."""
 
-    kept: frozenset[int]
-    overwritten: frozenset[int]
+    kept: frozenset[int] = frozenset()
+    overwritten: frozenset[int] = frozenset()
+    memory: int = 0
+
+
+NOTHING = Wanted()
 
 
 class Tape:
@@ -65,6 +71,8 @@ class Tape:
         self.calls: list[Call] = []
         self.first_use: dict[int, int] = {}
         self._clock = 0
+        self._born: dict[int, int] = {}
+        self._returned: dict[int, list[Call]] = {}
         self._open: list[Call] = []
         self._hear: Callable[[nn.Module, Callable[..., Any], Any, Any], Any] | None = None
 
@@ -89,11 +97,12 @@ class Tape:
 
         return heard
 
-    def record(self, forward: Callable[[], Any], storages: Iterable[int], wanted: Wanted | None = None) -> Any:
-        """What a forward gives. Notes when it first uses tensors of these storages; the wanted outputs are kept, all if
-        nobody says which. Raises `Unsplittable` if modules change themselves: what they would do to each other is not on the
-        tape."""
+    def record(self, forward: Callable[[], Any], storages: Iterable[int], wanted: Wanted = NOTHING) -> Any:
+        """What a forward gives. Notes when it first uses tensors of these storages, and what its calls take; the wanted outputs
+        are kept, as far as there is room. Raises `Unsplittable` if modules change themselves: what they would do to each other
+        is not on the tape."""
         self.calls, self.first_use, self._clock, self._open = [], {}, 0, []
+        self._born, self._returned = {}, {}
         before = _state(self.model)
         with _Watch(self, frozenset(storages)), self._hearing(self._recording(wanted)):
             outputs = forward()
@@ -122,21 +131,16 @@ class Tape:
         needed = {number for until in set(moments) for number in self._ended_before(until)}
         overwritten = frozenset(number for number, call in enumerate(self.calls) if call.overwritten)
         kept: set[int] = set()
+        room = memory
         for number in sorted(needed, key=lambda number: -self.calls[number].seconds / (self.calls[number].nbytes + 1)):
-            if self.calls[number].nbytes <= memory:
-                memory -= self.calls[number].nbytes
+            if self.calls[number].nbytes <= room:
+                room -= self.calls[number].nbytes
                 kept.add(number)
-        return Wanted(frozenset(kept), overwritten)
+        return Wanted(frozenset(kept), overwritten, memory)
 
     def nbytes(self, wanted: Wanted) -> int:
         """What the wanted outputs take."""
         return sum(call.nbytes for number, call in enumerate(self.calls) if number in wanted.kept)
-
-    def keep(self, wanted: Wanted) -> None:
-        """Let go of what is not wanted."""
-        for number, call in enumerate(self.calls):
-            if number not in wanted.kept:
-                call.output = ABSENT
 
     def _ended_before(self, until: int) -> Iterator[int]:
         number = 0
@@ -160,13 +164,25 @@ class Tape:
         self._clock += 1
         return self._clock
 
-    def wrote(self, born: int) -> None:
-        """Something was written to that is there since the moment `born`: a call that is younger must be made each time."""
-        for call in self._open:
-            call.writes |= call.entered > born
+    def made(self, storage: int) -> None:
+        """There are new values; what was at this place before is gone."""
+        self._born[storage] = self.tick()
+        self._returned.pop(storage, None)
 
-    def _recording(self, wanted: Wanted | None) -> Callable[[nn.Module, Callable[..., Any], Any, Any], Any]:
+    def wrote(self, storage: int) -> None:
+        """Something was written to: a call that goes on and is younger must be made each time, and of one that returned it a
+        copy be kept."""
+        for call in self._open:
+            call.writes |= call.entered > self._born.get(storage, 0)
+        for call in self._returned.get(storage, ()):
+            if not call.overwritten:
+                call.output, call.overwritten = ABSENT, True
+
+    def _recording(self, wanted: Wanted) -> Callable[[nn.Module, Callable[..., Any], Any, Any], Any]:
+        room = wanted.memory
+
         def hear(module: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+            nonlocal room
             number, call = len(self.calls), Call(module, self.tick())
             self.calls.append(call)
             self._open.append(call)
@@ -175,9 +191,13 @@ class Tape:
             call.seconds = time.perf_counter() - began
             self._open.pop()
             call.ended, call.size = self.tick(), len(self.calls) - number
-            call.overwritten = wanted is not None and number in wanted.overwritten
-            call.nbytes = sum(leaf.nbytes for leaf in tree_iter(outputs) if isinstance(leaf, Tensor))
-            if not call.writes and _plain(outputs) and (wanted is None or number in wanted.kept):
+            call.overwritten = number in wanted.overwritten
+            held = _held(outputs)
+            call.nbytes = sum(held.values())
+            for storage in held:
+                self._returned.setdefault(storage, []).append(call)
+            if number in wanted.kept and call.nbytes <= room and not call.writes and _plain(outputs):
+                room -= call.nbytes
                 call.output = with_each(outputs, _copied) if call.overwritten else outputs
                 call.versions = _versions(call.output)
             return outputs
@@ -214,7 +234,6 @@ class _Watch(TorchDispatchMode):
     def __init__(self, tape: "Tape", storages: frozenset[int]) -> None:
         super().__init__()
         self._tape, self._storages = tape, storages
-        self._born: dict[int, int] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = {storage_of(value) for value in tree_iter((args, kwargs or {})) if isinstance(value, Tensor)}
@@ -225,7 +244,7 @@ class _Watch(TorchDispatchMode):
         outputs = func(*args, **(kwargs or {}))
         for value in tree_iter(outputs):
             if isinstance(value, Tensor) and (storage := storage_of(value)) not in given:
-                self._born[storage] = self._tape.tick()
+                self._tape.made(storage)
         return outputs
 
     def _written(self, func: Any, args: Any, kwargs: dict[str, Any]) -> None:
@@ -235,7 +254,7 @@ class _Watch(TorchDispatchMode):
             value = args[at] if at < len(args) else kwargs.get(argument.name)
             for tensor in tree_iter(value):
                 if isinstance(tensor, Tensor):
-                    self._tape.wrote(self._born.get(storage_of(tensor), 0))
+                    self._tape.wrote(storage_of(tensor))
 
 
 def storage_of(tensor: Tensor) -> int:
@@ -244,6 +263,13 @@ def storage_of(tensor: Tensor) -> int:
         return tensor.untyped_storage().data_ptr()
     except (NotImplementedError, RuntimeError):
         return 0
+
+
+def _held(outputs: Any) -> dict[int, int]:
+    """Storage -> bytes of all in which an output lies: to keep a view is to keep all that it is a view of."""
+    tensors = [leaf for leaf in tree_iter(outputs) if isinstance(leaf, Tensor)]
+    places = [(storage_of(tensor), tensor) for tensor in tensors]
+    return {place: tensor.untyped_storage().nbytes() if place else tensor.nbytes for place, tensor in places}
 
 
 def _plain(outputs: Any) -> bool:

@@ -9,6 +9,8 @@ from torch import Tensor
 
 K = TypeVar("K", bound=Hashable)
 
+METRICS = ("distance_l2", "distance_max")
+UNIT = "parameter units"
 AT_ONCE = 1 << 18
 """Entries that are looked at together: their float64 copies are all the memory that this takes."""
 
@@ -29,7 +31,7 @@ def distances(a: Mapping[K, Tensor], b: Mapping[K, Tensor]) -> list[dict[str, An
                 squares += float(difference.square().sum())
                 largest = max(largest, float(difference.abs().max())) if difference.numel() else largest
                 count += difference.numel()
-    common = {"unit": "parameter units", "n": count}
+    common = {"unit": UNIT, "n": count}
     return [
         {"metric": "distance_l2", "value": math.sqrt(squares / count) if count else math.nan, **common},
         {"metric": "distance_max", "value": largest if count else math.nan, **common},

@@ -133,10 +133,14 @@ class Singular:
         return f"leading singular vector of {self.weight}"
 
     def draw(self, name: str, like: Tensor, address: Address) -> Tensor:
-        weight = self.law.sample(torch.empty(self.shape), address(self.weight))
+        return self.of(self.law.sample(torch.empty(self.shape), address(self.weight))).to(like.dtype)
+
+    def of(self, weight: Tensor) -> Tensor:
+        """The vector of a weight, in float32."""
+        weight = weight.float()
         u, _, v = torch.linalg.svd(weight.movedim(self.dim, 0).flatten(1), full_matrices=False)
         sign = torch.sign(u[:, 0].sum()) or 1.0  # the pair has a sign of its own: fixed, so that u and v agree
-        return ((u[:, 0] if self.left else v[0]) * sign).to(like.dtype)
+        return (u[:, 0] if self.left else v[0]) * sign
 
 
 Laws = Mapping[str, AnyLaw]

@@ -1,13 +1,17 @@
 """What can be done to a network's Parts. A new perturbation is one file here."""
 
+from layerscope.perturb.moments import Moments
 from layerscope.perturb.patch import Patch, bind
+from layerscope.perturb.permute import Permute
 from layerscope.perturb.rerandomize import Rerandomize
 from layerscope.perturb.rewind import Rewind
 from layerscope.perturb.variant import Edit, Perturbation, Variant, World, perturbation
 
 __all__ = [
     "Edit",
+    "Moments",
     "Patch",
+    "Permute",
     "Perturbation",
     "Rerandomize",
     "Rewind",

@@ -9,6 +9,9 @@ from layerscope.partition import Part
 from layerscope.perturb.patch import Patch
 from layerscope.perturb.variant import World, perturbation
 
+INSTEAD = "give one in laws=, or draw from the trained values: redraw permutation or moments"
+"""What can be done about a law that nobody knows."""
+
 
 @perturbation
 @dataclass(frozen=True)
@@ -22,9 +25,14 @@ class Rerandomize:
 
     KIND: ClassVar[str] = "rerandomize"
 
+    def refused(self, part: Part, world: World) -> str:
+        """Why a Part cannot be re-randomised; empty where it can."""
+        lawless = ", ".join(world.lawless(part))
+        return f"no initial law is known for {lawless}; {INSTEAD}" if lawless else ""
+
     def patch(self, part: Part, world: World, draw: int) -> Patch:
-        if lawless := world.lawless(part):
-            raise UseError(f"no initial law is known for {', '.join(lawless)}; give one in laws=")
+        if reason := self.refused(part, world):
+            raise UseError(reason)
         address = lambda name: rng.generator(world.seed, "rerandomize", name, draw)  # noqa: E731
         drawn = {
             name: world.laws[name].draw(name, world.like[name], address) for name in part.tensors if name in world.laws

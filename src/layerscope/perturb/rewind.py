@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from layerscope.errors import UseError
 from layerscope.partition import Part
 from layerscope.perturb.patch import Patch
 from layerscope.perturb.variant import World, perturbation
@@ -14,6 +15,7 @@ from layerscope.step import INIT, Step
 class Rewind:
     """The Part takes its values at a step of the trajectory; at INIT this is re-initialisation. Nothing is retrained.
 
+    A buffer that a pretrained network does not have stays as it is; a parameter that it does not have is an error.
     Source: zhang2022, Sec. 2 (re-initialisation); chatterji2020 (rewinding).
     """
 
@@ -21,8 +23,10 @@ class Rewind:
     to: Step = INIT
 
     def patch(self, part: Part, world: World, draw: int) -> Patch:
-        return Patch.of(part, world.trajectory.tensors(self.to, part.tensors))
+        if lacking := world.lacking(part, self.to):
+            raise UseError(f"{part.name} cannot be put back: {lacking}")
+        there = [name for name in part.tensors if name not in world.trajectory.lacking(self.to)]
+        return Patch.of(part, world.trajectory.tensors(self.to, there))
 
     def coordinates(self, world: World, draw: int) -> dict[str, int]:
-        step = world.trajectory.resolve(self.to)
-        return {"step": step.epoch} | ({"iteration": step.iteration} if step.iteration else {})
+        return world.trajectory.coordinates(self.to)

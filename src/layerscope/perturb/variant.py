@@ -1,7 +1,7 @@
 """Vocabulary of changes: a Perturbation says what, an Edit where, a Variant all that decides its numbers."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, TypeVar, get_args, get_type_hints, runtime_checkable
 
@@ -10,7 +10,7 @@ from torch import nn
 
 from layerscope import spec
 from layerscope.errors import UseError, unknown
-from layerscope.models.initialisers import Law, Laws, following
+from layerscope.models.initialisers import AnyLaw, Law, Laws, following
 from layerscope.partition import Part, Slice, first_names
 from layerscope.perturb.patch import Patch
 from layerscope.spec import BuffersRule
@@ -22,14 +22,14 @@ from layerscope.trajectory import Trajectory
 @dataclass(frozen=True)
 class World:
     """What perturbations may draw on: the network's history, the laws of its start, the seed of the study; which tensors
-    are buffers, which of them are computed from weights (`computed`); of each tensor one `like` it (shape and dtype, without
-    values), and the first of its names (`firsts`)."""
+    are buffers, which tensors are computed from weights, and how (`computed`); of each tensor one `like` it (shape and dtype,
+    without values), and the first of its names (`firsts`)."""
 
     trajectory: Trajectory
     laws: Laws
     seed: int = 0
     buffers: frozenset[str] = frozenset()
-    computed: frozenset[str] = frozenset()
+    computed: Mapping[str, AnyLaw] = field(default_factory=dict)
     like: State = field(default_factory=dict)
     firsts: Mapping[str, str] = field(default_factory=dict)
 
@@ -37,11 +37,22 @@ class World:
     def of(cls, model: nn.Module, trajectory: Trajectory, laws: Laws, seed: int = 0) -> "World":
         buffers = frozenset(name for name, _ in model.named_buffers(remove_duplicate=False))
         like = {name: torch.empty_like(dense(tensor), device="meta") for name, tensor in tensors_of(model).items()}
-        return cls(trajectory, laws, seed, buffers, frozenset(following(model)), like, first_names(model))
+        return cls(trajectory, laws, seed, buffers, following(model), like, first_names(model))
 
     def lawless(self, part: Part) -> list[str]:
         """The parameters of a Part that cannot be re-randomised, because nobody has said from which law."""
         return [name for name in part.tensors if name not in self.laws and name not in self.buffers]
+
+    def lacking(self, part: Part, step: Step) -> str:
+        """Why a Part cannot be put back to a step: which of its parameters, or of what is computed from them, a pretrained
+        network does not have. Empty where it can."""
+        there = self.trajectory.lacking(step)
+        needed = [name for name in part.tensors if name in there and name not in self.buffers - self.computed.keys()]
+        absent = [name for name in needed if there[name] is None]
+        other = [f"{name} ({list(shape)} there)" for name in needed if (shape := there[name]) is not None]
+        said = [f"not in the pretrained network: {_some(absent)}"] if absent else []
+        said += [f"of another shape in the pretrained network, so replaced: {_some(other)}"] if other else []
+        return "; ".join(said)
 
     def is_constant(self, part: Part) -> bool:
         """Whether every draw of a Part is the same."""
@@ -138,7 +149,7 @@ class Variant:
         out, but for those that are computed from the weights: they belong to them."""
         patches = [edit.perturbation.patch(edit.part, world, self.draw) for edit in self.edits]
         patch = Patch.merge(patches, world.firsts)
-        return patch if self.buffers == "rewind" else patch.without(world.buffers - world.computed)
+        return patch if self.buffers == "rewind" else patch.without(world.buffers - world.computed.keys())
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values that describe the Variant whole."""
@@ -167,6 +178,10 @@ class Variant:
         for edit in self.edits:
             row |= edit.perturbation.coordinates(world, self.draw)
         return row
+
+
+def _some(names: Sequence[str], most: int = 4) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _fields(perturbation: Perturbation) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from layerscope.table import Table
 
 @dataclass(frozen=True)
 class About:
-    """The deciding metric, which way it is better, what a guess would score; what the Parts and steps are called.
+    """The deciding metric, which way it is better, what a guess would score; what the Parts and steps are called; whether
+    the start is a `pretrained` network, and where random values come from (`redraw`: law, permutation, moments).
 
     `chance` is in the unit of the table, NaN where nobody knows it; then `why_no_chance` may say why.
     """
@@ -22,6 +23,8 @@ class About:
     part: str = "layer"
     step: str = "epoch"
     foreign: bool = False
+    pretrained: bool = False
+    redraw: str = "law"
 
     @classmethod
     def of(cls, table: Table) -> "About":
@@ -34,8 +37,10 @@ class About:
             chance=_number(facts.get("chance")),
             why_no_chance=str(facts.get("chance_reason") or "").rstrip("."),
             part=by if by in ("layer", "module") else "part",
-            step="checkpoint" if foreign else "epoch",
+            step=str(facts.get("step_unit") or ("checkpoint" if foreign else "epoch")),
             foreign=foreign,
+            pretrained=facts.get("start") == "pretrained",
+            redraw=str(facts.get("redraw") or "law"),
         )
 
     @property
@@ -47,6 +52,31 @@ class About:
     def knows_chance(self) -> bool:
         return math.isfinite(self.chance)
 
+    @property
+    def start(self) -> str:
+        """What the first checkpoint is called, where there is room for a word."""
+        return "pretrained" if self.pretrained else "start"
+
+    @property
+    def origin(self) -> str:
+        """What a Part is put back to, and how far it is from, within a sentence."""
+        return "pretrained" if self.pretrained else "the start"
+
+    @property
+    def randomised(self) -> str:
+        """What was done to Parts that were not put back, in a word."""
+        return "permuted" if self.redraw == "permutation" else "re-randomised"
+
+    @property
+    def again(self) -> str:
+        """The same of a single Part, within a sentence: it was, or can be, drawn afresh or permuted."""
+        return "permuted" if self.redraw == "permutation" else "drawn afresh"
+
+    @property
+    def random_head(self) -> str:
+        """The same as the head of a narrow column."""
+        return "per-\nmuted" if self.redraw == "permutation" else "re-ran-\ndomised"
+
     def gap(self, unmodified: float) -> float:
         """From the unmodified network to guessing, positive where the network is better; NaN where not known."""
         return (unmodified - self.chance) if self.higher else (self.chance - unmodified)
@@ -57,7 +87,13 @@ def deciding(table: Table) -> str:
     return About.of(table).metric
 
 
-def probe_warning(table: Table) -> str:
+def warnings(table: Table) -> list[str]:
+    """What to know before anything else: of a model or data that gave something else the second time, and of checkpoints."""
+    told = table.provenance.get("warnings") or ()
+    return [*filter(None, [_probe_warning(table)]), *(f"{str(text).rstrip('.')}." for text in told)]
+
+
+def _probe_warning(table: Table) -> str:
     """What to warn of where model or data gave something else the second time, and the user went on; empty if all was well."""
     probe = table.provenance.get("probe")
     note = str(probe.get("note") or "").rstrip(".") if isinstance(probe, dict) else ""

@@ -28,7 +28,8 @@ def layer_curves(table: Table, metric: str | None = None, split: str = "test") -
     panel = layer_panel(table, metric, split)
     distance, step, part = panel.metric.startswith("distance_"), panel.about.step, panel.about.part
     data = words.data_name(table.provenance)
-    title = f"How far each {part} is from its start" if distance else f"One {part} put back, {data} {split} data"
+    origin = "its pretrained values" if panel.about.pretrained else "its start"
+    title = f"How far each {part} is from {origin}" if distance else f"One {part} put back, {data} {split} data"
     with house.style():
         columns = 1 if len(panel.lines) <= 16 else 2
         figure = house.figure(8.4 + 3 * (columns - 1), max(3.6, 0.2 * math.ceil(len(panel.lines) / 2) + 1.2))
@@ -50,7 +51,7 @@ def training_curves(training: Table) -> "Figure":
         for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
             _panel(axes, panel)
             axes.set_title(names.title(panel.metric), loc="left", parse_math=False)
-            axes.set_xlabel("epoch")
+            axes.set_xlabel(panel.about.step)
             _legend(axes, panel, loc="upper right")
     return figure
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 RANDOM = None
 """The column of re-randomised Parts; every other column is an epoch."""
+RANDOMISED = ("rerandomize", "permute", "moments")
+"""The perturbations that this column is of; a table has those of one kind."""
 
 Record = Mapping[str, Any]
 Column = int | None
@@ -125,7 +127,7 @@ class Grid:
 
     def column_name(self, column: Column) -> str:
         """A column in words."""
-        return column_name(column, self.about.step)
+        return column_name(column, self.about)
 
     def reasons(self) -> dict[str, list[str]]:
         """Why cells are missing: reason -> where."""
@@ -148,9 +150,11 @@ def scale_of(metric: str, unit: str, values: Iterable[float], chance: float, hig
     return scales.of_amounts(values, chance, higher, names.is_exponential(metric))
 
 
-def column_name(column: Column, step: str = "epoch") -> str:
+def column_name(column: Column, about: About) -> str:
     """A column in words."""
-    return "re-randomised" if column is None else f"{step} {column}"
+    if column is None:
+        return about.randomised
+    return "pretrained" if about.pretrained and column == 0 else f"{about.step} {column}"
 
 
 def general(reason: str, part: str) -> str:
@@ -168,7 +172,7 @@ def has(table: Table, metric: str | None = None, split: str = "test") -> bool:
     """Whether the table has a map of this metric (the deciding one): a Part changed, with a value or a failure."""
     metric = metric or deciding(table)
     frame = table.frame
-    changed = frame["perturbation"].isin(["rewind", "rerandomize"]) & frame["metric"].eq(metric)
+    changed = frame["perturbation"].isin(["rewind", *RANDOMISED]) & frame["metric"].eq(metric)
     told = frame["split"].eq(split) | (frame["status"].eq("not applicable") & (split == "test"))
     return bool((changed & told).any())
 
@@ -221,9 +225,9 @@ def _grid(table: Table, rows: Sequence[Record], metric: str, split: str) -> Grid
     factor, unit = shown_unit(metric, unit)
     groups = _by_place(rows)
     about, inapplicable = About.of(table), _inapplicable(table) if split else {}
-    parts = _in_order(table, {*inapplicable, *(part for part, _ in groups)})
-    columns = _columns(groups, bool(inapplicable))
-    absent = {WHOLE: f"not measured (single {about.part}s only)", **inapplicable}
+    parts = _in_order(table, {part for part, _ in (*inapplicable, *groups)})
+    columns = _columns((*inapplicable, *groups))
+    absent = {(WHOLE, RANDOM): f"not measured (single {about.part}s only)", **inapplicable}
     cells = tuple(tuple(_filled(groups, part, c, factor, absent) for c in columns) for part in parts)
     whole = [_cell(row, factor).value for row in rows if row["perturbation"] == "none"]
     chance = factor * about.chance if metric == about.metric else math.nan
@@ -234,8 +238,8 @@ def _by_place(rows: Iterable[Record]) -> dict[tuple[str, Column], list[Record]]:
     """The rows of each (Part, column)."""
     groups: dict[tuple[str, Column], list[Record]] = {}
     for row in rows:
-        if row["perturbation"] in ("rewind", "rerandomize"):
-            column = RANDOM if row["perturbation"] == "rerandomize" else row.get("step")
+        if row["perturbation"] in ("rewind", *RANDOMISED):
+            column = RANDOM if row["perturbation"] in RANDOMISED else row.get("step")
             groups.setdefault((row["part"], column), []).append(row)
     return groups
 
@@ -246,16 +250,16 @@ def _in_order(table: Table, present: set[str]) -> tuple[str, ...]:
     return tuple(sorted(names, key=lambda name: name == WHOLE))
 
 
-def _inapplicable(table: Table) -> dict[str, str]:
-    """Parts that could not be re-randomised, with the reason."""
-    rows = table.where(perturbation="rerandomize", status="not applicable")
-    return {part: f"not applicable: {reason}" for part, reason in zip(rows["part"], rows["reason"], strict=True)}
+def _inapplicable(table: Table) -> dict[tuple[str, Column], str]:
+    """Parts that could not be re-randomised, or put back to a pretrained network that lacks them, with the reason."""
+    rows = [row for row in records(table.where(status="not applicable")) if not row.get("to")]
+    return {place: f"not applicable: {found[0]['reason']}" for place, found in _by_place(rows).items()}
 
 
-def _columns(groups: Iterable[tuple[str, Column]], random: bool) -> tuple[Column, ...]:
-    found = {column for _, column in groups}
+def _columns(places: Iterable[tuple[str, Column]]) -> tuple[Column, ...]:
+    found = {column for _, column in places}
     steps = sorted(column for column in found if column is not None)
-    return (RANDOM, *steps) if random or RANDOM in found else tuple(steps)
+    return (RANDOM, *steps) if RANDOM in found else tuple(steps)
 
 
 def _filled(
@@ -263,15 +267,17 @@ def _filled(
     part: str,
     column: Column,
     factor: float,
-    absent: Mapping[str, str],
+    absent: Mapping[tuple[str, Column], str],
 ) -> Cell:
-    """The cell of a Part; `absent` says why some have none re-randomised."""
+    """The cell of a Part; `absent` says why some have none."""
     rows = groups.get((part, column), [])
+    if not rows:
+        return Cell(missing=absent.get((part, column), "not measured"))
     if column is RANDOM:
-        return _random_cell(rows, factor) if rows else Cell(missing=absent.get(part, "not measured"))
+        return _random_cell(rows, factor)
     if len(rows) > 1:
         raise UseError(f"this table has {len(rows)} rows for {part} at epoch {column}; draw one run at a time")
-    return _cell(rows[0], factor) if rows else Cell(missing="not measured")
+    return _cell(rows[0], factor)
 
 
 def _random_cell(rows: Sequence[Record], factor: float) -> Cell:

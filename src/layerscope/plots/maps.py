@@ -73,7 +73,8 @@ def distance_map(
     """
     grid = distance_grid(table, norm, to)
     step = grid.about.step
-    what = f"from its start to each {step}" if to == "start" else "from trained values to those put in their place"
+    origin = "the pretrained values" if grid.about.pretrained else "its start"
+    what = f"from {origin} to each {step}" if to == "start" else "from trained values to those put in their place"
     axis = step if to == "start" else f"{step} whose values are put in place" if grid.steps else ""
     return _map(grid, f"{words.title(grid)}\n{what}", axis)
 
@@ -84,7 +85,7 @@ def _headline(table: Table, grid: Grid) -> str:
     if words.sample_count(table, grid):
         about.append(f"n = {words.samples(table, grid)}")
     if grid.rests_on(True):
-        about.append(f"{words.plural(grid.rests_on(True), 'draw')} re-randomised")
+        about.append(f"{words.plural(grid.rests_on(True), 'draw')} {grid.about.randomised}")
     below = textwrap.fill(", ".join(about), 54, break_on_hyphens=False)
     return f"{names.title(grid.metric)} with one {grid.about.part} changed\n{below}"
 
@@ -184,8 +185,8 @@ def _labelled(grid: Grid) -> list[tuple[int, str]]:
     if len(found) > 1:
         found[-1] = (found[-1][0], f"{found[-1][1]}\nfinal")
     if found and grid.steps[0] == 0:
-        found[0] = (found[0][0], "0\nstart")
-    return [(0, "re-ran-\ndomised"), *found] if grid.columns[0] is RANDOM else found
+        found[0] = (found[0][0], "pre-\ntrained" if grid.about.pretrained else "0\nstart")
+    return [(0, grid.about.random_head), *found] if grid.columns[0] is RANDOM else found
 
 
 def _note(grid: Grid) -> list[str]:

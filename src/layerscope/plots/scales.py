@@ -4,6 +4,7 @@ import math
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Literal
 
 ERROR = ("ffffd9", "edf8b1", "c7e9b4", "7fcdbb", "41b6c4", "1d91c0", "225ea8", "253494", "081d58")
@@ -202,10 +203,20 @@ def early(epoch: float) -> float:
 
 
 def early_ticks(last: float) -> list[int]:
-    """Epochs to label on such an axis: 0, 1, 2, 5, 10, ... and the last."""
-    ticks = [0] + [m * 10**k for k in range(7) for m in (1, 2, 5)]
-    kept = [t for t in ticks if t < last and early(last) - early(t) > 0.12]
+    """Epochs to label on such an axis: 0, 1, 2, 5, 10, ... and the last; without 2, 5, 20, ... where numbers are so long that
+    they would touch."""
+    kept: list[int] = []
+    for digits in ((1, 2, 5), (1,)):
+        ticks = [0] + [m * 10**k for k in range(10) for m in digits]
+        kept = [tick for tick in ticks if tick < last and early(last) - early(tick) > _room(int(last), last)]
+        if all(early(after) - early(before) > _room(after, last) for before, after in pairwise(kept)):
+            break
     return [*kept, int(last)]
+
+
+def _room(tick: int, last: float) -> float:
+    """How far a label must be from that before it, for a character that takes a 90th of the axis."""
+    return max(0.12, early(last) * len(str(tick)) / 90)
 
 
 def _rgb(colour: str) -> tuple[int, int, int]:

@@ -66,11 +66,12 @@ def layer_panel(table: Table, metric: str | None = None, split: str = "test") ->
 
 
 def training_panels(table: Table) -> list[Panel]:
-    """Error and loss over the epochs of training, one panel a metric, one line a split."""
+    """Error and loss over the steps of training, one panel a metric, one line a split."""
     if not len(table):
         raise UseError("this table of training has no rows")
     rows = [row for row in records(table.frame) if row["status"] == "ok" and row["value"] is not None]
-    return [_training_panel(rows, metric) for metric in dict.fromkeys(str(row["metric"]) for row in rows)]
+    about = About(step=About.of(table).step)
+    return [_training_panel(rows, metric, about) for metric in dict.fromkeys(str(row["metric"]) for row in rows)]
 
 
 def _standing_out(lines: list[Line], higher: bool) -> tuple[Line, ...]:
@@ -96,14 +97,14 @@ def _line(grid: Grid, row: str) -> Line:
     )
 
 
-def _training_panel(rows: list, metric: str) -> Panel:
+def _training_panel(rows: list, metric: str, about: About) -> Panel:
     mine = [row for row in rows if row["metric"] == metric]
     factor, unit = shown_unit(metric, mine[0]["unit"])
     lines = []
     for split in sorted({row["split"] for row in mine}):
         points = [(row["step"], factor * row["value"], math.nan, math.nan) for row in mine if row["split"] == split]
         lines.append(_of(split, points))
-    return Panel(metric, unit, tuple(lines), scales.from_zero(_ends(tuple(lines)), "root"), About())
+    return Panel(metric, unit, tuple(lines), scales.from_zero(_ends(tuple(lines)), "root"), about)
 
 
 def _of(name: str, points: list[tuple[int, float, float, float]]) -> Line:

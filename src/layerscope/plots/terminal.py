@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from layerscope.plots import names, scales, words
-from layerscope.plots.about import probe_warning
+from layerscope.plots.about import warnings
 from layerscope.plots.grid import RANDOM, WHOLE, Column, Grid, changed, layer_grid, unmodified
 from layerscope.table import Table
 
@@ -59,10 +59,11 @@ class TerminalMap:
     def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
         beside = self._judged if options.max_width >= _NARROW else []
         room = options.max_width - 5 - _VERDICT * len(beside)
-        most = max(_NAMES, room - _CELL * len(self.grid.columns))
-        labels = words.labels(self.grid.rows, most, max(most, room - 4 * _CELL))
+        cell = max([_CELL, *(len(str(step)) + 2 for step in self.grid.steps)])
+        most = max(_NAMES, room - cell * len(self.grid.columns))
+        labels = words.labels(self.grid.rows, most, max(most, room - 4 * cell))
         width = max(len(label) for label in labels.values())
-        yield self._drawn(shown_columns(self.grid, max(3, (room - width) // _CELL)), labels, beside)
+        yield self._drawn(shown_columns(self.grid, max(3, (room - width) // cell)), labels, beside)
         yield from self._notes(beside)
 
     @property
@@ -72,6 +73,10 @@ class TerminalMap:
             return []
         there: list[Column] = [0, RANDOM]
         return [column for column in there if column in self.verdicts.columns]
+
+    @property
+    def _back(self) -> str:
+        return "pretrained" if self.grid.about.pretrained else "to start"
 
     def _drawn(self, columns: list[Column], labels: dict[str, str], beside: list[Column]) -> "RichTable":
         from rich import box
@@ -85,7 +90,7 @@ class TerminalMap:
         for column in columns:
             drawn.add_column(self._header(column), justify="right", no_wrap=True)
         for column in beside:
-            drawn.add_column(f"verdict:\n{'random' if column is RANDOM else 'to start'}", no_wrap=True)
+            drawn.add_column(f"verdict:\n{'random' if column is RANDOM else self._back}", no_wrap=True)
         for name in self.grid.rows:
             cells = [self._cell(name, column) for column in columns]
             if name == WHOLE:
@@ -99,7 +104,9 @@ class TerminalMap:
 
     def _header(self, column: Column) -> str:
         if column is RANDOM:
-            return "re-ran-\ndomised"
+            return self.grid.about.random_head
+        if column == 0 and self.grid.about.pretrained:
+            return "pre-\ntrained"
         name = "start" if column == 0 else "final" if column == self.grid.steps[-1] else ""
         return f"{name}\n{column}"
 
@@ -119,16 +126,22 @@ class TerminalMap:
     def _notes(self, beside: list[Column]) -> list["Text"]:
         from rich.text import Text
 
-        notes = [f"Warning: {warning}"] if (warning := probe_warning(self.table)) else []
+        notes = [f"Warning: {warning}" for warning in warnings(self.table)]
         notes += [self._data(), *self._unmodified()]
         if draws := self.grid.rests_on(True):
-            notes.append(f"Re-randomised: mean of {words.plural(draws, 'draw')}.")
+            notes.append(
+                f"{self.grid.about.randomised.capitalize()}: mean of {words.plural(draws, 'draw')}{self._source}."
+            )
         if self.verdicts is not None and not self.grid.about.knows_chance:
             notes.append(f"No verdicts: {words.no_chance(self.grid.about)}.")
-        reasons = {k: v for k, v in self.grid.reasons().items() if v != [f"{WHOLE}, re-randomised"]}
+        reasons = {k: v for k, v in self.grid.reasons().items() if v != [f"{WHOLE}, {self.grid.about.randomised}"]}
         notes += words.some([f"-: {words.listed(places, 3)}: {reason}." for reason, places in reasons.items()], 6)
         notes += [] if beside else self._verdict_notes()
         return [Text(note) for note in notes]
+
+    @property
+    def _source(self) -> str:
+        return ", from laws with the moments of the trained values" if self.grid.about.redraw == "moments" else ""
 
     def _data(self) -> str:
         data, n = words.data_name(self.table.provenance), words.samples(self.table, self.grid)
@@ -145,7 +158,7 @@ class TerminalMap:
         return [f"Unmodified: {words.quantity(whole.value, unit)}{within}."]
 
     def _verdict_notes(self) -> list[str]:
-        said = {0: "start", RANDOM: "re-randomised"}
+        said = {0: self.grid.about.start, RANDOM: self.grid.about.randomised}
         return [
             f"{name}: {', '.join(f'{said[c]} {self._verdict(name, c)}' for c in self._judged)}."
             for name in (self.grid.parts if self._judged else ())

@@ -8,6 +8,7 @@ from layerscope.plots import words
 from layerscope.plots.about import About
 from layerscope.plots.grid import Grid, records
 from layerscope.plots.names import counted
+from layerscope.query import in_words
 from layerscope.report import foreign
 from layerscope.table import Table
 
@@ -39,22 +40,56 @@ def analysis(spec: Facts, table: Table) -> list[str]:
         "Nothing was trained again.",
         *filter(None, [foreign.buffers(table)]),
         f"The {about.noun} was measured on {words.listed(splits)} data. Intervals are at the {level} level.",
-        *_certified(table),
+        *_certified(spec, table),
     ]
 
 
-def _certified(table: Table) -> list[str]:
+def _certified(spec: Facts, table: Table) -> list[str]:
     """What part of the data was used, where not all were."""
     about = table.provenance.get("certified")
     if not about:
         return []
-    asked = "its verdict was settled" if about["asked"] == "verdicts" else f"it was known to {about['asked']}"
+    stop = "its verdict was settled" if about["asked"] == "verdicts" else f"it was known to {about['asked']}"
+    if spent := about.get("budget"):
+        said = _budget(spec["budget"], spent["cells"], about, "" if about["asked"] == IN_TIME else stop)
+    else:
+        said = f"Samples were taken in a random order (seed {about['order']}), for each change only until {stop}."
     left = words.listed([str(name).replace("_", " ") for name in about["not_measured"]])
     return [
-        f"Samples were taken in a random order (seed {about['order']}), for each change only until {asked}. "
-        f"The intervals of changes hold for all {about['answers']} at once, and for the whole of these data."
+        f"{said} The intervals of changes hold for all {about['answers']} at once, and for the whole of these data."
         + (f" Not measured for this reason: {left}." if left else "")
     ]
+
+
+IN_TIME = "the best in time"
+"""What was asked of a budget alone."""
+
+
+def _budget(budget: str, cells: Facts, about: Facts, stop: str) -> str:
+    """What was to be had in a time."""
+    how = "more where intervals were widest" + (f", and no more for a change once {stop}" if stop else "")
+    states = {
+        "settled": "settled as asked",
+        "exact": "known exactly, from all samples",
+        "open": "known to within their intervals",
+        "failed": "failed",
+        "not measured": "not measured for lack of time",
+    }
+    told = words.listed([f"{words.count(cells[state])} {said}" for state, said in states.items() if cells[state]])
+    return (
+        f"This is the best answer within {in_words(budget)} of evaluation: samples were taken in a random order (seed "
+        f"{about['order']}), first a few for each change, then {how}. Of {words.count(sum(cells.values()))} answers (each "
+        f"change on each split): {told}. How many samples each rests on depends on the speed of the machine. Intervals over "
+        "draws are wider by what is not known of each draw."
+    )
+
+
+DRAWN = {
+    "law": "drawn afresh from its initial law",
+    "permutation": "given its own trained values in random order",
+    "moments": "drawn afresh from laws with the moments of its trained values",
+}
+"""Where random values come from -> what was done to each Part."""
 
 
 def _changes(spec: Facts, table: Table) -> str:
@@ -62,8 +97,13 @@ def _changes(spec: Facts, table: Table) -> str:
     steps = table.where(perturbation="rewind")["step"].dropna() if "step" in table.frame.columns else ()
     checkpoints = len(set(steps))
     draws = f"in {words.plural(spec['draws'], 'draw')} (seed {spec['seed']})" if spec["draws"] else ""
-    drawn = [f"drawn afresh from its initial law {draws}"] if draws else []
-    back = [f"put back to its values of {words.plural(checkpoints, 'checkpoint')}"] if checkpoints or not drawn else []
+    drawn = [f"{DRAWN[About.of(table).redraw]} {draws}"] if draws else []
+    first = ", the first of them the pretrained network" if About.of(table).pretrained else ""
+    back = (
+        [f"put back to its values of {words.plural(checkpoints, 'checkpoint')}{first}"]
+        if checkpoints or not drawn
+        else []
+    )
     return ", and ".join([*back, *drawn])
 
 
@@ -73,14 +113,15 @@ def rests_on(table: Table, grid: Grid, curves: bool = False) -> str:
         return "Computed from the parameters; no data were used."
     data = f"{words.data_name(table.provenance)} {grid.split} data".strip()
     draws = grid.rests_on(True) if grid.has_random and not curves else 0
-    more = f", {words.plural(draws, 'draw')} re-randomised" if draws else ""
+    more = f", {words.plural(draws, 'draw')} {grid.about.randomised}" if draws else ""
     return f"{data}, n = {words.samples(table, grid)} {counted(grid.metric)}s{more}."
 
 
-def training_counts(training: Table) -> str:
+def training_counts(training: Table, metric: str) -> str:
     """How many samples the numbers of the training rest on, by data."""
-    counts = {row["split"]: row["n"] for row in records(training.frame) if row["n"]}
-    return ", ".join(f"{split} data: n = {words.count(n)}" for split, n in counts.items()) + " samples."
+    counts = {row["split"]: row["n"] for row in records(training.where(metric=metric)) if row["n"]}
+    told = ", ".join(f"{split} data: n = {words.count(n)}" for split, n in counts.items())
+    return f"{told} samples." if told else "How many samples the numbers rest on was not said."
 
 
 def flat(facts: Any, name: str = "") -> list[tuple[str, str]]:

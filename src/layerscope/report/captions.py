@@ -8,16 +8,16 @@ DATA = {"test": "test", "train": "training"}
 """Split -> how sentences call it."""
 _DISTANCES = {
     "distance_l2": (
-        "Distance from the start, 2-norm",
-        "Map of the distance of each {part} from its start, 2-norm divided by the square root of the number of "
+        "Distance from {origin}, 2-norm",
+        "Map of the distance of each {part} from {its_origin}, 2-norm divided by the square root of the number of "
         "parameters. Rows are {part}s, columns are {step}s.",
-        "The colour is how far a {part}'s parameters at {a_step} are from where they began: the 2-norm of the difference, "
+        "The colour is how far a {part}'s parameters at {a_step} are from {where}: the 2-norm of the difference, "
         "divided by the square root of the number of parameters. It is the typical change of one parameter. Compare with "
         "the {noun} map: a {part} may move far and still be ambient, or move little and be critical.",
     ),
     "distance_max": (
-        "Distance from the start, largest entry",
-        "Map of the largest change of any parameter of each {part} from its start. Rows are {part}s, columns are {step}s.",
+        "Distance from {origin}, largest entry",
+        "Map of the largest change of any parameter of each {part} from {its_origin}. Rows are {part}s, columns are {step}s.",
         "As above, but the colour is the largest change of any single parameter of the {part}.",
     ),
 }
@@ -27,7 +27,7 @@ _DISTANCES = {
 def heading(grid: Grid) -> str:
     """The title of a map."""
     if not grid.split:
-        return _DISTANCES[grid.metric][0]
+        return _DISTANCES[grid.metric][0].format(**_words(grid))
     return f"{names.title(grid.metric)} on {DATA[grid.split]} data with one {grid.about.part} changed"
 
 
@@ -37,7 +37,9 @@ def label(grid: Grid) -> str:
         return _DISTANCES[grid.metric][1].format(**_words(grid))
     part, step = grid.about.part, grid.about.step
     columns = (
-        f"columns are the {step}s they are put back to" if grid.steps else f"the column has the {part} re-randomised"
+        f"columns are the {step}s they are put back to"
+        if grid.steps
+        else f"the column has the {part} {grid.about.randomised}"
     )
     return f"Map of the {names.noun(grid.metric)} on {DATA[grid.split]} data. Rows are {part}s, {columns}."
 
@@ -68,9 +70,9 @@ def curve_heading(panel: Panel) -> str:
     """The title of a picture of lines."""
     step, part = panel.about.step, panel.about.part
     if panel.metric == "distance_l2":
-        return f"Distance from the start over {step}s, 2-norm"
+        return f"Distance from {panel.about.origin} over {step}s, 2-norm"
     if panel.metric == "distance_max":
-        return f"Distance from the start over {step}s, largest entry"
+        return f"Distance from {panel.about.origin} over {step}s, largest entry"
     return f"Test {names.noun(panel.metric)} against the {step} a {part} is put back to"
 
 
@@ -80,13 +82,14 @@ def curve_caption(panel: Panel) -> str:
     some = f" {panel.chosen()}" if panel.others else ""
     if panel.metric.startswith("distance_"):
         return (
-            f"One line a {part}.{some} Its height is how far the {part}'s parameters are from the start at that {step}, in "
-            f"units of a parameter. A flat end means that the {part} no longer moved. Distances are computed, not sampled, "
+            f"One line a {part}.{some} Its height is how far the {part}'s parameters are from {panel.about.origin} at that "
+            f"{step}, in units of a parameter. A flat end means that the {part} no longer moved. Distances are computed, not sampled, "
             "so they have no interval."
         )
     return (
         f"One line a {part}.{some} Its height is the test {noun} when that {part} alone has its values of that {step}. "
-        f"A line that starts {'high' if panel.scale.flipped else 'low'} belongs to a {part} that hardly needed training. "
+        f"A line that starts {'high' if panel.scale.flipped else 'low'} belongs to a {part} that hardly needed "
+        f"{'fine-tuning' if panel.about.pretrained else 'training'}. "
         f"All lines end at the {noun} of the unmodified network."
     )
 
@@ -94,23 +97,24 @@ def curve_caption(panel: Panel) -> str:
 def _rows_and_columns(grid: Grid, noun: str, data: str) -> str:
     part, step = grid.about.part, grid.about.step
     random = (
-        f" The column on the left, set apart, has the {part} re-randomised (mean over draws)."
+        f" The column on the left, set apart, has the {part} {grid.about.randomised} (mean over draws)."
         if grid.has_random
         else ""
     )
+    first = f" The first {step} is the pretrained network." if grid.about.pretrained and 0 in grid.steps else ""
     whole = f" The last row has the whole network at that {step}." if WHOLE in grid.rows else ""
     return (
         f"A row is one {part}, a column one {step}. The colour is the {noun} on {data} data when that {part} alone has its "
-        f"values of that {step} and all others are as trained.{random} A row that stays light can be put back alone without "
-        f"harm.{whole}"
+        f"values of that {step} and all others are as trained.{first}{random} A row that stays light can be put back "
+        f"alone without harm.{whole}"
     )
 
 
 def _rows_alone(grid: Grid, noun: str, data: str) -> str:
     part = grid.about.part
     return (
-        f"A row is one {part}. The colour is the {noun} on {data} data when that {part} alone is re-randomised (mean over "
-        f"draws) and all others are as trained. A {part} that stays light can be drawn afresh alone without harm."
+        f"A row is one {part}. The colour is the {noun} on {data} data when that {part} alone is {grid.about.randomised} (mean "
+        f"over draws) and all others are as trained. A {part} that stays light can be {grid.about.again} alone without harm."
     )
 
 
@@ -150,4 +154,7 @@ def _words(grid: Grid) -> dict[str, str]:
         "step": step,
         "a_step": f"{'an' if step[0] in 'aeiou' else 'a'} {step}",
         "noun": names.noun(grid.about.metric),
+        "origin": grid.about.origin,
+        "its_origin": "its pretrained values" if grid.about.pretrained else "its start",
+        "where": "their pretrained values" if grid.about.pretrained else "where they began",
     }

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from layerscope.plots.about import About, deciding, probe_warning
+from layerscope.plots.about import About, deciding, warnings
 from layerscope.plots.grid import Grid, distance_grid, has, has_distances, layer_grid
 from layerscope.plots.names import counted, noun
 from layerscope.plots.series import Panel, layer_panel, training_panels
@@ -97,10 +97,11 @@ def content(run: Run) -> dict[str, Any]:
         else [],
         "training_values": training_values(training) if training is not None else None,
         "training_notes": training_notes(training) if training is not None else [],
+        "training_step": About.of(training).step if training is not None else "",
         "other": [name for name in run.analyses() if name not in tables],
         "stages": {stage: asked.flat(facts) for stage, facts in provenance.items()},
         "warnings": asked.warnings(provenance),
-        "alarms": list(dict.fromkeys(text for table in tables.values() if (text := probe_warning(table)))),
+        "alarms": list(dict.fromkeys(text for table in tables.values() for text in warnings(table))),
     }
 
 
@@ -165,7 +166,7 @@ def _curves(table: Table, key: str) -> list[LineFigure]:
 
 
 def _training_figure(panel: Panel, training: Table) -> Chart:
-    return chart(f"training-{panel.metric}", panel, "epoch", asked.training_counts(training))
+    return chart(f"training-{panel.metric}", panel, panel.about.step, asked.training_counts(training, panel.metric))
 
 
 def _others(table: Table) -> list[str]:

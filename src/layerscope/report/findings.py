@@ -64,10 +64,11 @@ def _wrong(cell: Cell, chance: float, about: About) -> str:
 def _start_sentence(values: Grid, deltas: Grid | None) -> str:
     part = values.about.part
     if 0 in values.columns:
-        return _sentence(values, deltas, 0, "put back to their start one at a time")
+        origin = "pretrained" if values.about.pretrained else "their start"
+        return _sentence(values, deltas, 0, f"put back to {origin} one at a time")
     if values.steps:
         return f"The values before training were not kept, so no {part} could be put back to its start."
-    instead = f" Each {part} was re-randomised instead." if values.has_random else ""
+    instead = f" Each {part} was {values.about.randomised} instead." if values.has_random else ""
     return (
         f"There are no values from before training, so it cannot be said what happens when a {part} is put back to its "
         f"own start.{instead}"
@@ -77,9 +78,9 @@ def _start_sentence(values: Grid, deltas: Grid | None) -> str:
 def _random_sentence(values: Grid, deltas: Grid | None) -> str:
     draws = values.rests_on(True)
     if not values.has_random or not draws:
-        return f"No {values.about.part} was re-randomised."
+        return f"No {values.about.part} was {values.about.randomised}."
     how = f"mean over {words.plural(draws, 'draw')}" if draws > 1 else "one draw"
-    return _sentence(values, deltas, RANDOM, f"re-randomised one at a time ({how})")
+    return _sentence(values, deltas, RANDOM, f"{values.about.randomised} one at a time ({how})")
 
 
 def _sentence(values: Grid, deltas: Grid | None, column: Column, how: str) -> str:

@@ -38,10 +38,13 @@ class LawGroup:
     law: str
     fitted: bool
     tensors: list[str]
+    moments: bool = False
 
     @property
     def source(self) -> str:
         """Where the law is known from."""
+        if self.moments:
+            return "with the moments of the trained values"
         return "fitted to the values before training" if self.fitted else "stated by the module or the user"
 
 
@@ -52,6 +55,7 @@ def sentences(spec: Mapping[str, Any], table: Table) -> list[str]:
         f"The model {_said(facts.get('model') or spec.get('model') or '')} was analysed as it was given; layerscope did not "
         "train it.",
         *([f"Its checkpoints: {_said(spec['checkpoints'])}."] if spec.get("checkpoints") else []),
+        *(f"{str(text)[:1].upper()}{str(text)[1:]}." for text in facts.get("checkpoints") or ()),
         *_data(facts.get("data"), spec.get("data")),
         *_probed(facts.get("probe")),
     ]
@@ -85,6 +89,7 @@ def laws(table: Table) -> list[LawGroup]:
             _ranged(form, [text for _, text in members]),
             fitted,
             words.natural(tensor for tensor, _ in members),
+            About.of(table).redraw == "moments",
         )
         for (form, fitted), members in groups.items()
     ]

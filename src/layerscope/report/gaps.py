@@ -48,13 +48,12 @@ def _unused(table: Table) -> list[Gap]:
 
 def _failed(table: Table) -> list[Gap]:
     """Rows whose status is not ok, by status and reason."""
-    step = About.of(table).step
-    found = []
+    about, found = About.of(table), []
     for row in records(table.frame):
-        if row["status"] in (None, "", "ok"):
-            continue
+        if row["status"] in (None, "", "ok") or (row.get("to") and row["status"] == "not applicable"):
+            continue  # where there is no distance to a pretrained network, nothing could be put back to it either
         column = row.get("step") if row["perturbation"] == "rewind" else None
-        place = f"{row['part']}, {column_name(column, step)}" if row["part"] else "unmodified network"
+        place = f"{row['part']}, {column_name(column, about)}" if row["part"] else "unmodified network"
         found.append((f"{row['status']}: {general(row['reason'] or '', row['part'] or '')}", place))
     return [_gap(places, reason) for reason, places in _grouped(found).items()]
 
@@ -84,7 +83,7 @@ def _absent(table: Table) -> list[Gap]:
         one = f"one draw of each {about.part} has none, so re-randomising gets no verdict"
         found.append(Gap("interval over draws", one))
     if draws == 0:
-        found.append(Gap("re-randomising", "no draws were asked for, or no initial law is known"))
+        found.append(Gap("re-randomising", "no draws were asked for, or none could be made"))
     return found
 
 

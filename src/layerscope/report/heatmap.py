@@ -166,14 +166,15 @@ def _square(grid: Grid, cell: Cell, x: float, width: float, printed: float) -> S
 def _ticks(grid: Grid, xs: list[tuple[float, float]], bottom: float, width: float) -> list[Text]:
     """Labels of the epochs, as many as fit."""
     skip, steps = int(grid.has_random), grid.steps
-    room = max(2, int(len(steps) * width / 34))
+    longest = max((len(str(step)) for step in steps), default=0)
+    room = max(2, int(len(steps) * width / max(34, 7.5 * longest)))
     chosen = scales.tick_indices(len(steps), room)
     return [Text(xs[i + skip][0] + xs[i + skip][1] / 2, bottom + 15, str(steps[i])) for i in chosen]
 
 
 def _tops(grid: Grid, xs: list[tuple[float, float]], y: float, ticks: Sequence[Text] = ()) -> list[Text]:
     """Words above the columns that mean more than an epoch; with `ticks`, those of other columns too."""
-    named: dict[Column, str] = {RANDOM: "random", 0: "start"}
+    named: dict[Column, str] = {RANDOM: "random", 0: grid.about.start}
     if len(grid.steps) > 1 and (grid.steps[0] != 0 or xs[-1][0] - xs[-len(grid.steps)][0] > 44):
         named[grid.steps[-1]] = "final"
     found = [Text(x + w / 2, y, named[c]) for c, (x, w) in zip(grid.columns, xs, strict=True) if c in named]

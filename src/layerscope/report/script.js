@@ -63,7 +63,7 @@
 
   function sentence(r) {
     if (!r.value) return `${r.part}, ${r.place}: no number. ${r.missing}`;
-    const draws = r.kind === "draws" || (!r.split && r.place === "re-randomised"), over = draws ? "draws" : r.counted;
+    const draws = r.kind === "draws" || (!r.split && ["re-randomised", "permuted"].includes(r.place)), over = draws ? "draws" : r.counted;
     const within = r.low ? `, ${r.level} interval ${r.low} to ${r.high}` : "";
     const amount = over ? `, n = ${Number(r.n).toLocaleString("en")} ${over}` : "";
     return `${r.part}, ${r.place}: ${`${r.value} ${r.unit}`.trim()}${within}${amount}`;

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from layerscope.plots import words
+from layerscope.plots.about import About
 from layerscope.plots.grid import Cell, Column, Grid
 from layerscope.plots.names import counted, noun
 from layerscope.plots.series import training_panels
@@ -82,12 +83,12 @@ def _value(cell: Cell, unit: str) -> Value:
 
 
 def training_values(training: Table) -> tuple[list[str], list[list[str]]]:
-    """Error and loss per epoch and split: the heads of the columns, and the rows."""
+    """Error and loss per step and split: the heads of the columns, and the rows."""
     lines = [(panel, line) for panel in training_panels(training) for line in panel.lines]
     found = [dict(zip(line.epochs, line.values, strict=True)) for _, line in lines]
     heads = [
-        "Epoch",
-        *(f"{panel.metric.replace('_', ' ')}, {line.name} ({panel.unit})" for panel, line in lines),
+        About.of(training).step.capitalize(),
+        *(f"{noun(panel.metric)}, {line.name}{f' ({panel.unit})' if panel.unit else ''}" for panel, line in lines),
     ]
     rows = [
         [

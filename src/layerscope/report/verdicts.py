@@ -88,9 +88,13 @@ def verdicts(table: Table) -> Verdicts | None:
 def _kinds(values: Grid) -> list[tuple[str, str, Column]]:
     """The changes that were made: key, heading and column of the map."""
     draws = values.rests_on(True)
-    start: list[tuple[str, str, Column]] = [("start", "Put back to the start", 0)] if values.steps else []
+    start: list[tuple[str, str, Column]] = [("start", f"Put back to {values.about.origin}", 0)] if values.steps else []
     over = f" ({words.plural(draws, 'draw')})" if draws else ""
-    return [*start, ("random", f"Re-randomised{over}", RANDOM)] if values.has_random or not start else start
+    return (
+        [*start, ("random", f"{values.about.randomised.capitalize()}{over}", RANDOM)]
+        if values.has_random or not start
+        else start
+    )
 
 
 def _about(values: Grid, deltas: Grid | None) -> str:
@@ -107,7 +111,7 @@ def _notes(values: Grid, kinds: list[str], sized: bool) -> str:
     """What the intervals are over, and what the parameters are."""
     said = {
         "start": f"Intervals after putting back a {values.about.part} are over test {names.counted(values.metric)}s.",
-        "random": "Intervals after re-randomising are over draws.",
+        "random": f"Intervals of what was {values.about.randomised} are over draws.",
     }
     last = ["Parameters counts all numbers that the distances rest on."] if sized else []
     return " ".join([said[kind] for kind in kinds] + last)
