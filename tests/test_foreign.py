@@ -309,7 +309,7 @@ def test_dry_run_of_a_model_of_ones_own(here, capsys):
         (["--model", "theirs:needs_arguments", "--data", "theirs:loader"], "when called without arguments"),
         (["--model", "theirs:not_a_model", "--data", "theirs:loader"], "theirs:not_a_model"),
         (["--model", "theirs", "--data", "theirs:loader"], "is not the source of a model; write package.module:NAME"),
-        (["--model", "theirs:net"], "needs --data too"),
+        (["--model", "theirs:net", "--draws", "3"], "--draws needs --data too"),
         (["--model", "theirs:net", "--data", "nonsense"], "unknown data set 'nonsense'"),
         (["--model", "theirs:net", "--data", "theirs:loader", "--checkpoints", "nowhere.pt"], "no file or folder nowhere.pt"),
         (["--model", "theirs:net", "--data", "theirs:loader", "--checkpoints", "before.safetensors", "--checkpoints",

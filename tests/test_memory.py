@@ -98,7 +98,7 @@ print(*taken("cpu"))
 """
 PICTURES = 128
 """In a batch, each 3 x 64 x 64. An output of a layer is 17 MB then, and there are 17."""
-ALLOCATORS = {"as it is": ({}, 50), "that gives back at once": ({"MALLOC_MMAP_THRESHOLD_": "65536"}, 5)}
+ALLOCATORS = {"as it is": ({}, 50), "that gives back at once": ({"MALLOC_MMAP_THRESHOLD_": "65536"}, 20)}
 """glibc's allocator -> its setting, and the MB beyond what was asked that are let pass. As it is, it keeps holes of a few
 outputs between what is in use; told to give back at once, it shows what the engine holds, which is within half of what was asked
 where no values take the other."""

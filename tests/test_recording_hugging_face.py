@@ -13,7 +13,9 @@ transformers = pytest.importorskip("transformers")
 
 from layerscope.recording.hugging_face import LayerscopeCallback  # noqa: E402
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries: memory that is pinned for no accelerator, and such
+pytestmark = pytest.mark.filterwarnings(
+    "ignore"
+)  # of the libraries: memory that is pinned for no accelerator, and such
 
 
 def model_of(seed: int = 0) -> Any:

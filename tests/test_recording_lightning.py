@@ -66,7 +66,7 @@ class Witness(lightning.Callback):
         self.states[0] = ls.state_of(module)
 
     def on_train_batch_end(self, trainer, module, *_):
-        self.states[trainer.global_step] = ls.state_of(module)
+        self.states.setdefault(trainer.global_step, ls.state_of(module))
 
 
 def fit(path, module: Lit, *callbacks, epochs: int = 2, ckpt_path=None, **given) -> Witness:
@@ -103,7 +103,7 @@ def test_each_epoch_is_recorded_with_its_curves(tmp_path):
     assert training.provenance["step_unit"] == "iteration"
     last = training.where(step=8, split="validation", metric="loss")["value"].item()
     assert last == pytest.approx(witness.trainer.callback_metrics["val_loss"].item())
-    table = ls.robustness(module, trajectory, [(X, Y)], ls.RobustnessSpec(draws=1))
+    table = ls.robustness(module, trajectory, [(X, Y)], ls.RobustnessSpec(draws=1, buffers="keep"))
     assert set(table.where(perturbation="rewind")["step"]) == {0, 4, 8}
 
 
@@ -158,14 +158,28 @@ def test_a_fit_that_breaks_is_not_finished(tmp_path):
 
 
 def test_weights_that_another_callback_puts_in_at_the_end_are_the_trained_ones(tmp_path):
-    callback, module = LayerscopeCallback(tmp_path / "mine"), Lit()
+    callback, module = LayerscopeCallback(tmp_path / "average"), Lit()
     averaging = lightning.callbacks.StochasticWeightAveraging(swa_lrs=0.05, swa_epoch_start=1, annealing_epochs=1)
     witness = fit(tmp_path, module, callback, averaging, epochs=3)
     trajectory, numbers = trajectory_of(callback)
     assert same(trajectory[ls.FINAL], ls.state_of(module))
     assert not same(witness.states[12], ls.state_of(module))
-    assert numbers == [0, 4, 8, 12, 13]
-    assert "only for the order" in callback.run.recording["end"]
+    assert numbers == [0, 4, 8, 12, 13]  # the library makes one more step for the statistics
+
+    class Rounding(lightning.Callback):
+        def on_train_end(self, trainer, module):
+            for parameter in module.parameters():
+                parameter.data.round_()
+
+    callback, module = LayerscopeCallback(tmp_path / "rounded"), Lit()
+    fit(tmp_path, module, callback, Rounding())
+    trajectory, numbers = trajectory_of(callback)
+    assert numbers == [0, 4, 8, 9]
+    assert same(trajectory[ls.FINAL], ls.state_of(module))
+    assert (
+        "9 has the values at the end of training, which are not those of epoch-00000-it-000008"
+        in (callback.run.recording["end"])
+    )
 
 
 def test_a_try_of_one_batch_is_not_recorded(tmp_path):

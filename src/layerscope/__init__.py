@@ -25,7 +25,9 @@ _WHERE = {
     "Law": "models.initialisers",
     "TopKError": "metrics",
     "Edit": "perturb",
+    "Moments": "perturb",
     "Patch": "perturb",
+    "Permute": "perturb",
     "Rerandomize": "perturb",
     "Rewind": "perturb",
     "Variant": "perturb",
@@ -40,9 +42,11 @@ _WHERE = {
     "Slice": "partition",
     "Plan": "analyses.spec",
     "RobustnessSpec": "analyses.spec",
+    "WeightsSpec": "analyses.spec",
     "evaluate": "analyses.robustness",
     "robustness": "analyses.robustness",
     "materialize": "analyses.materialize",
+    "weights": "analyses.weights",
     "Recorder": "recording.recorder",
     "Run": "run",
     "Table": "table",
@@ -64,7 +68,8 @@ if TYPE_CHECKING:
     from layerscope import data, models, plots
     from layerscope.analyses.materialize import materialize
     from layerscope.analyses.robustness import evaluate, robustness
-    from layerscope.analyses.spec import Plan, RobustnessSpec
+    from layerscope.analyses.spec import Plan, RobustnessSpec, WeightsSpec
+    from layerscope.analyses.weights import weights
     from layerscope.errors import UseError
     from layerscope.metrics import (
         AbsoluteError,
@@ -84,7 +89,18 @@ if TYPE_CHECKING:
     )
     from layerscope.models.initialisers import Law, laws_of
     from layerscope.partition import Part, Partition, Slice
-    from layerscope.perturb import Edit, Patch, Rerandomize, Rewind, Variant, World, bind, perturbation
+    from layerscope.perturb import (
+        Edit,
+        Moments,
+        Patch,
+        Permute,
+        Rerandomize,
+        Rewind,
+        Variant,
+        World,
+        bind,
+        perturbation,
+    )
     from layerscope.recording.recorder import Recorder
     from layerscope.run import Run
     from layerscope.state import state_of

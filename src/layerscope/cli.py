@@ -3,13 +3,14 @@ once, in `entry.COMMANDS`."""
 
 import re
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter
 
 from layerscope import __version__
-from layerscope.analyses.spec import ModelSpec, Plan, RobustnessSpec
+from layerscope.analyses.spec import ModelSpec, Plan, RobustnessSpec, WeightsSpec
 from layerscope.entry import COMMANDS, QUESTION
 from layerscope.errors import UseError
 from layerscope.spec import BuffersRule
@@ -42,6 +43,7 @@ RunFolder = Annotated[Path, Parameter(help="Folder of a run.")]
 
 TRAIN, ROBUSTNESS, NO_MODEL, PLAN = TrainSpec(), RobustnessSpec(), ModelSpec(), Plan()
 """What is done where nothing else is asked; the demo too."""
+NAME = "robustness"
 
 
 Device = Annotated[str, Parameter(help="Where to train: cpu, cuda, cuda:1, ...")]
@@ -125,7 +127,7 @@ def analyze(
         Path | None, Parameter(help="Folder for the analyses of your own model. [default: runs/MODEL]")
     ] = None,
     spec: Annotated[RobustnessSpec, Parameter(name="*")] = ROBUSTNESS,
-    name: Annotated[str, Parameter(help="Name of the analysis within the run.")] = "robustness",
+    name: Annotated[str, Parameter(help="Name of the analysis within the run.")] = NAME,
     anyway: Annotated[
         bool,
         Parameter(help="Go on where model or data give something else the second time.", negative=()),
@@ -138,11 +140,46 @@ def analyze(
 ) -> int:
     if (run is None) == (source == NO_MODEL) and not (run and (run / "spec.json").is_file()):
         raise UseError("say what to analyse: the folder of a run, or your own model with --model and --data")
+    if run is None and source.model and not source.data:
+        return _weighed(source, out, spec, name, plan, fail_if, dry_run, anyway, json)
     if dry_run:
         return _say(_cost_of_analysis(run, source, spec, data_dir), json)
     opened, material = _opened(run, source, out, spec, data_dir, anyway)
     how = {"anyway": anyway, "plan": plan}
     return _analyzed(opened, spec, name, data_dir, json, fail_if, material, how)
+
+
+@app.command(help=COMMANDS["bench"])
+def bench(
+    run: Annotated[Path | None, Parameter(help="Folder of a run; none for a model of your own.")] = None,
+    *,
+    source: Annotated[ModelSpec, Parameter(name="*")] = NO_MODEL,
+    spec: Annotated[RobustnessSpec, Parameter(name="*")] = ROBUSTNESS,
+    samples: Annotated[int, Parameter(help="Of the test data, in whole batches.")] = 512,
+    variants: Annotated[int, Parameter(help="At most so many changes of the map, spread over kinds and Parts.")] = 24,
+    repeats: Annotated[int, Parameter(help="How often each engine is timed.")] = 3,
+    anyway: Annotated[
+        bool,
+        Parameter(help="Go on where model or data give something else the second time.", negative=()),
+    ] = False,
+    plan: Annotated[Plan, Parameter(name="*")] = PLAN,
+    data_dir: DataDir = None,
+    json: Json = False,
+) -> int:
+    from rich.console import Console
+
+    from layerscope.analyses.bench import bench
+    from layerscope.console import bench_table, progress
+
+    if (run is None) == (source == NO_MODEL) and not (run and (run / "spec.json").is_file()):
+        raise UseError("say what to try: the folder of a run, or your own model with --model and --data")
+    how = {"samples": samples, "variants": variants, "repeats": repeats, "plan": plan, "anyway": anyway}
+    found = bench(_material(run, source, spec, data_dir), spec, **how, progress=progress())
+    if json:
+        _say(found, json)
+    else:
+        Console().print(bench_table(found))
+    return 0 if found["same"] else 1
 
 
 @app.command(help=COMMANDS["parts"])
@@ -270,17 +307,22 @@ def _opened(
             raise UseError("--out is for a model of your own; the analyses of a run are kept in its folder")
         opened = Run.open(run)
         return opened, None if source == NO_MODEL else sourced(opened, source, spec, data_dir)
-    return claim(source, out or Path("runs") / re.sub(r"[^\w.-]+", "-", source.model), spec, data_dir, anyway=anyway)
+    return claim(source, out or _folder_of(source), spec, data_dir, anyway=anyway)
+
+
+def _material(run: Path | None, source: ModelSpec, spec: RobustnessSpec, data_dir: Path | None) -> "Material":
+    from layerscope.analyses.material import material_of, of_model
+    from layerscope.run import Run
+
+    return of_model(source, spec, data_dir) if run is None else material_of(Run.open(run), spec, data_dir, source)
 
 
 def _cost_of_analysis(
     run: Path | None, source: ModelSpec, spec: RobustnessSpec, data_dir: Path | None
 ) -> dict[str, Any]:
-    from layerscope.analyses.material import material_of, of_model
     from layerscope.analyses.session import cost
-    from layerscope.run import Run
 
-    material = of_model(source, spec, data_dir) if run is None else material_of(Run.open(run), spec, data_dir, source)
+    material = _material(run, source, spec, data_dir)
     return cost(material, [material.trajectory.number(step) for step in material.trajectory.steps], spec)
 
 
@@ -309,13 +351,73 @@ def _analyzed(
     with run.folder.lock():
         _draw(table, run.path / "figures", name)
         page = make(run)
-    found = {"run": str(run.path), **summary(table), "report": str(page)}
+    found = {"run": str(run.path), **summary(table), "tier": table.provenance.get("tier"), "report": str(page)}
     if json:
         _say(found, json)
     else:
         Console().print(plots.terminal_map(table))
+        _print_limits(table)
         print(f"table    {run.path / 'analyses' / name}.parquet\nfigures  {run.path / 'figures'}\nreport   {page}")
     return _checked(found, conditions)
+
+
+def _weighed(
+    source: ModelSpec,
+    out: Path | None,
+    spec: RobustnessSpec,
+    name: str,
+    plan: Plan,
+    fail_if: tuple[str, ...],
+    dry_run: bool,
+    anyway: bool,
+    json: bool,
+) -> int:
+    """What values alone say, where no data are named; what only data can answer is refused."""
+    from rich.console import Console
+
+    from layerscope.analyses.session import weigh
+    from layerscope.console import weights_tables
+    from layerscope.report import make
+
+    asked = WeightsSpec(spec.by, spec.groups, spec.join)
+    changed = {key for key, value in asdict(spec).items() if value != getattr(ROBUSTNESS, key)} - {
+        "by",
+        "groups",
+        "join",
+    }
+    given = {"fail-if": fail_if, "dry-run": dry_run, "anyway": anyway, "plan": plan != PLAN}
+    given |= {"forward": source.forward, "targets": source.targets}
+    if needless := [*sorted(changed), *(key for key, value in given.items() if value)]:
+        raise UseError(f"--{needless[0]} needs --data too: without data no network is evaluated")
+    name = "weights" if name == NAME else name
+    run, table = weigh(source, out or _folder_of(source, "-weights"), asked, name)
+    for warning in table.provenance.get("warnings", ()):
+        print(f"warning: {warning}", file=sys.stderr)
+    with run.folder.lock():
+        page = make(run)
+    kept = ("part", "tensor", "step", "to", "metric", "unit", "value", "n", "status", "reason")
+    rows = [{key: row[key] for key in kept if key in row} for row in table.frame.to_dict("records")]
+    if json:
+        return _say(
+            {"run": str(run.path), "weights": rows, "tier": table.provenance["tier"], "report": str(page)}, json
+        )
+    Console().print(weights_tables(table))
+    _print_limits(table)
+    print(f"table    {run.path / 'analyses' / name}.parquet\nreport   {page}")
+    return 0
+
+
+def _folder_of(source: ModelSpec, ending: str = "") -> Path:
+    """Where the analyses of a model of the user's own are kept, if nobody says otherwise."""
+    return Path("runs") / (re.sub(r"[^\w.-]+", "-", source.model) + ending)
+
+
+def _print_limits(table: "Table") -> None:
+    """What there was to analyse, and what that cannot answer: a line each."""
+    from layerscope.plots.about import limits
+
+    for i, sentence in enumerate(limits(table)):
+        print(f"Cannot say: {sentence[:1].lower()}{sentence[1:]}" if i else sentence)
 
 
 def _checked(found: dict[str, Any], conditions: "Sequence[Condition]") -> int:

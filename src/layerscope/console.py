@@ -8,9 +8,12 @@ from itertools import takewhile
 from typing import Any
 
 from layerscope.runtime import Progress
+from layerscope.table import Table
 
 EVERY = 5.0
 """Seconds between two plain lines."""
+MOST = 10
+"""Differences that are listed."""
 
 
 def progress() -> Progress:
@@ -129,6 +132,95 @@ def parts_table(found: dict[str, Any]) -> Any:
         reasons.setdefault(entry["reason"], []).append(f"  {entry['tensor']} ({entry['size']:,})")
     left = [line for reason, tensors in reasons.items() for line in (f"left out, {reason}:", *tensors)]
     return Group(table, Text("\n".join(left or ["left out: nothing"])))
+
+
+def weights_tables(table: Table) -> Any:
+    """What values alone say: a table of Parts, and one of matrices."""
+    from rich import box
+    from rich.console import Group
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    from layerscope.plots.weights import listings
+
+    shown: list[Any] = []
+    for listing in listings(table):
+        drawn = RichTable(
+            *listing.heads[:1], title=Text(listing.caption), title_justify="left", box=box.SIMPLE, pad_edge=False
+        )
+        for head in listing.heads[1:]:
+            drawn.add_column(head, justify="right")
+        for row in listing.rows:
+            drawn.add_row(*map(Text, row))
+        shown.append(drawn)
+    return Group(*shown)
+
+
+def bench_table(found: dict[str, Any]) -> Any:
+    """Two engines beside each other, what that means, and what they had to do."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("", box=None, pad_edge=False)
+    for name in found["engines"]:
+        table.add_column(name, justify="right")
+    for what, shown in {
+        "seconds": lambda one: "{median:.2f} ({low:.2f} to {high:.2f})".format(**one["seconds"]),
+        "FLOPs executed": lambda one: _percent(one["share"]),
+        "  after the first batch": lambda one: _percent(one["further_share"]),
+        "peak memory": lambda one: (
+            "not known here" if one["peak_bytes"] is None else f"{one['peak_bytes'] / 1e6:,.0f} MB"
+        ),
+        "whole map, about": lambda one: _duration(max(1, one["map_seconds"])),
+    }.items():
+        table.add_row(*map(Text, [what, *map(shown, found["engines"].values())]))
+    return Group(
+        Text(_tried(found)), table, Text("\n".join(_notes(found))), Text(f"{found['conclusion']}.", style="bold")
+    )
+
+
+def _tried(found: dict[str, Any]) -> str:
+    """What both engines were given, of what."""
+    whole, threads = found["map"], found["threads"]
+    given = f"{found['variants']} of the map's {whole['variants']:,} variants, on {found['samples']:,} test samples"
+    of = f" of its {sum(whole['samples'].values()):,} samples"
+    passes = f", {found['passes']} times, for there are few batches" if found["passes"] > 1 else ""
+    where = f"{found['device']}, {threads} thread{'' if threads == 1 else 's'}"
+    return f"{given}{of}{passes}; {found['repeats']} repeats; {where}"
+
+
+def _notes(found: dict[str, Any]) -> list[str]:
+    """What the numbers mean, and what is odd about them."""
+    whole, each = found["map"], found["map"]["statistics_seconds"]
+    said = ["same: yes, every row is equal bit for bit" if found["same"] else "same: no"]
+    for row in found["different"][:MOST]:
+        place = f"{row['part']}, {row['perturbation']} ({row['variant']})"
+        said.append(f"  {place}: {row['metric']} {row['reference']!r}, with {found['engine']} {row[found['engine']]!r}")
+    if more := len(found["different"][MOST:]):
+        said.append(f"  and {more} more rows")
+    if found["bound"] is None:
+        said.append("bound: not known, for this network has no products that are counted")
+    else:
+        said.append(f"bound: {found['bound']:.2f}x, were only that computed which comes from a change")
+    said += [f"{count} went to the reference engine: {reason}" for reason, count in found["elsewhere"].items()]
+    if whole["unchanged"]:
+        said.append(
+            f"not tried: {whole['unchanged']} of the map that change nothing (no change, or put back to the last step)"
+        )
+    if each:
+        said.append(
+            f"batch norm's statistics: {each:.2f} s for each variant with either engine, counted in the whole map"
+        )
+    if found["device"] == "cpu":
+        said.append(
+            "memory: of this process beyond before, with what its allocator holds back and pages of mapped files"
+        )
+    return said
+
+
+def _percent(share: float | None) -> str:
+    return "not known" if share is None else f"{100 * share:.0f} %"
 
 
 def models_table(found: list[dict[str, Any]]) -> Any:

@@ -8,6 +8,7 @@ COMMANDS = {
     "train": "How did a network get where it is? Train one and keep its checkpoints, from before any data is seen.",
     "models": "Which networks can be trained here? List the architectures, their options and sizes.",
     "analyze": "Which layers of a run or any model matter? Put each back to its start and checkpoints, draw it afresh; report.",
+    "bench": "How much does the exact engine save on your model, and are its numbers the same? Try it on a slice of the map.",
     "parts": "What can be changed in a network? List its Parts and their tensors, and what is left out, with the reason.",
     "materialize": "What does the network look like with a layer put back or drawn afresh? Write its values to a file.",
     "report": "What was found? Make the report of a run again from the run's files.",

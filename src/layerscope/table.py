@@ -18,7 +18,10 @@ CORE = {
     "run": ("string", "name of the run"),
     "variant": ("string", "id of the Variant in `Table.variants`; empty where no network was evaluated"),
     "part": ("string", "name of the Part that was changed"),
-    "perturbation": ("string", "what was done there: none, rewind, rerandomize, permute, moments; empty where nothing was"),
+    "perturbation": (
+        "string",
+        "what was done there: none, rewind, rerandomize, permute, moments; empty where nothing was",
+    ),
     "metric": ("string", "what was measured"),
     "unit": ("string", "unit of value, low and high"),
     "split": ("string", "data the metric was measured on: test, train; empty where none was needed"),
@@ -47,6 +50,7 @@ COORDINATES = {
     "iteration": ("Int64", "minibatches after that epoch, where the checkpoint lies within one"),
     "draw": ("Int64", "index of the random draw, from 0"),
     "rechecked": ("Int64", "samples whose outputs in a shorter number format were computed again in float32"),
+    "tensor": ("string", "the tensor, or the part of one, that a spectrum is of"),
     "to": ("string", "what a distance is measured to: start, substituted"),
 }
 """Columns that are there only where they apply: name -> (dtype, meaning)."""

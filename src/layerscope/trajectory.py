@@ -40,6 +40,8 @@ class Trajectory:
             raise UseError("a trajectory needs at least one state")
         self._sources = dict(sorted(sources.items()))
         self._notes, self._wanted = tuple(notes), wanted
+        if pretrained and len(sources) == 1:
+            raise UseError("a pretrained network is where a fine-tuning began; the fine-tuned one is missing: final=...")
         self.pretrained = pretrained
         self._fits: dict[Step, Fit] = {}
         self._lacking: dict[str, tuple[int, ...] | None] | None = None

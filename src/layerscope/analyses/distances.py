@@ -23,10 +23,10 @@ def moved_by(
     network lacks parameters has no distance to it."""
     rows: list[Row] = []
     for part in partition:
-        measured = _parameters(world, part)
-        final = _values(world, FINAL, measured)
+        measured = parameters_of(world, part)
+        final = values_of(world, FINAL, measured)
         lacking = world.lacking(measured, INIT) if world.trajectory.has_start else ""
-        start = _values(world, INIT, measured) if world.trajectory.has_start and not lacking else None
+        start = values_of(world, INIT, measured) if world.trajectory.has_start and not lacking else None
         for step in steps:
             place = {"part": part.name, "perturbation": "rewind", "step": world.trajectory.number(step), "status": "ok"}
             if lacking:
@@ -35,7 +35,7 @@ def moved_by(
                 if step == INIT:
                     rows += [none | {"to": "substituted", "metric": name, "unit": UNIT} for name in METRICS]
                     continue
-            state = _values(world, step, measured)
+            state = values_of(world, step, measured)
             if start is not None:
                 rows += [place | {"to": "start"} | row for row in distances(state, start)]
             rows += [place | {"to": "substituted"} | row for row in distances(final, state)]
@@ -46,12 +46,12 @@ def moved_by(
     return rows
 
 
-def _parameters(world: World, part: Part) -> Part:
+def parameters_of(world: World, part: Part) -> Part:
     """The Part without its buffers, and with a tied tensor under its first name only."""
     own = [where for where in part.slices if where.tensor not in world.buffers]
     once = {(world.firsts[where.tensor], where.axis, where.ranges): where for where in reversed(own)}
     return Part(part.name, tuple(reversed(once.values())), part.modules)
 
 
-def _values(world: World, step: Step, part: Part) -> Mapping[Slice, Tensor]:
+def values_of(world: World, step: Step, part: Part) -> Mapping[Slice, Tensor]:
     return Patch.of(part, world.trajectory.tensors(step, part.tensors)).slices

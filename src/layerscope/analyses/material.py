@@ -80,18 +80,25 @@ def known_inputs(run: Run) -> str | None:
 
 
 def of_model(asked: ModelSpec, spec: RobustnessSpec, data_dir: str | Path | None = None) -> Material:
-    """Somebody's model. Its own values are the trained ones if no checkpoints are named."""
+    """Somebody's model with its data."""
+    return _with_data(asked, *states_of(asked), spec, data_dir)
+
+
+def states_of(asked: ModelSpec) -> tuple[nn.Module, Trajectory]:
+    """Somebody's model and its states. Its own values are the trained ones if no checkpoints are named."""
     _check_source(asked)
     model = open_model(asked.model, pretrained=not asked.checkpoints)
     trajectory = Trajectory.read(asked.checkpoints) if asked.checkpoints else Trajectory.of(final=tensors_of(model))
-    return _with_data(asked, model, trajectory.fitted(model), spec, data_dir)
+    return model, trajectory.fitted(model)
 
 
 def source_of_recording(run: Run, given: ModelSpec) -> ModelSpec:
     """How the model and the data of a recording are made: what is `given`, and the rest as was said before."""
     if given.checkpoints:
         raise UseError(f"{run.path} has its own checkpoints: --checkpoints cannot be said beside it")
-    asked = ModelSpec(**run.recording["source"] | {name: value for name, value in asdict(given).items() if value})
+    asked = ModelSpec(
+        **run.recording.get("source", {}) | {name: value for name, value in asdict(given).items() if value}
+    )
     if missing := [f"--{field} package.module:NAME" for field in ("model", "data") if not getattr(asked, field)]:
         raise UseError(
             f"{run.path} was recorded without saying how its model and data are made: add {' and '.join(missing)}; it is kept"
@@ -102,7 +109,7 @@ def source_of_recording(run: Run, given: ModelSpec) -> ModelSpec:
 def _of_recording(run: Run, asked: ModelSpec, spec: RobustnessSpec, data_dir: str | Path | None) -> Material:
     _check_source(asked)
     facts = run.recording
-    if not facts["finished"]:
+    if not facts.get("finished"):
         with run.folder.lock():  # nobody is at it
             tidy(run.checkpoints)
     trajectory = Trajectory.open(run.checkpoints.path)
@@ -127,6 +134,8 @@ def _with_data(
     """A model and its states, with the data that are asked for."""
     forward = imported(asked.forward, "a forward function") if asked.forward else outputs_of
     targets = imported(asked.targets, "a targets function") if asked.targets else targets_of
+    if not asked.data:
+        raise UseError("to change layers and measure what that does takes data: name them with --data")
     if is_path(asked.data) and asked.data.partition(":")[0] not in FORMS:
         splits = _splits(asked.data)
         about: dict[str, Any] = {

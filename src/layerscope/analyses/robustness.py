@@ -13,8 +13,9 @@ from layerscope import metrics as built_in
 from layerscope import runtime
 from layerscope.analyses.distances import moved_by
 from layerscope.analyses.draws import over_draws
-from layerscope.analyses.spec import Plan, RobustnessSpec
+from layerscope.analyses.spec import Plan, RobustnessSpec, WeightsSpec
 from layerscope.analyses.start import odd_start
+from layerscope.analyses.tiers import Tier, tier_of
 from layerscope.analyses.verdicts import Judge
 from layerscope.engine.batches import First, Forward, Targets, outputs_of, targets_of
 from layerscope.engine.budget import Cell, tally
@@ -107,7 +108,7 @@ def evaluate(
     subject.check(variants)
     check_calibration(subject, variants, anyway)
     seen = probe(subject, data, targets, anyway)
-    task = _steady(task, seen)
+    task = steady(task, seen)
     rows = _measured(subject, task, variants, split, reference(subject, task), {}, compute, progress)
     facts = {"seed": seed, "probe": seen.to_dict(), **subject.world.trajectory.facts(), **_better(measured[0])}
     return Table.of(rows, facts, variants=_described(variants))
@@ -182,7 +183,7 @@ def robustness(
     subject.check(variants)
     check_calibration(subject, variants, anyway)
     probes = {split: probe(subject, task.data, targets, anyway) for split, task in tasks.items()}
-    for split, task in ((split, _steady(task, probes[split])) for split, task in tasks.items()):
+    for split, task in ((split, steady(task, probes[split])) for split, task in tasks.items()):
         task = shuffled(replace(task, metrics=measured[:1]), spec.seed, split) if certifying else task
         known = reference(subject, task)
         chance = _finite(known.chance[0]) if chance is None else chance
@@ -221,6 +222,7 @@ def robustness(
         else f"the value of guessing is not known for {deciding.name}; give chance=",
         "left_out": partition.left_out,
         "redraw": spec.redraw,
+        "tier": _tier(world.trajectory, steps, spec).to_dict(),
         "laws": _laws_used(world, partition, spec, refused),
         "unused": unused,
         "probe": _worst(probes.values()).to_dict(),
@@ -240,7 +242,7 @@ def engine_of(plan: Plan) -> Engine:
     return ENGINES[plan.engine](room, plan.precision)
 
 
-def partition_of(model: nn.Module, spec: RobustnessSpec) -> Partition:
+def partition_of(model: nn.Module, spec: RobustnessSpec | WeightsSpec) -> Partition:
     """The Partition that a spec asks for."""
     if spec.groups:
         partition = Partition.by_pattern(model, _by_name(spec.groups, "groups"))
@@ -359,7 +361,7 @@ def _about_certified(
     return about | {"budget": spent}
 
 
-def _steady(task: Task, seen: Probe) -> Task:
+def steady(task: Task, seen: Probe) -> Task:
     """The task with data that are the same on each pass: those of one pass, if they are not by themselves."""
     return replace(task, data=list(task.data)) if seen.held else replace(task, batches=seen.batches)
 
@@ -418,6 +420,13 @@ def _steps(trajectory: Trajectory, numbers: Sequence[int] | None) -> list[Step]:
     return sorted(ends | {trajectory.at(number) for number in numbers})
 
 
+def _tier(trajectory: Trajectory, steps: Sequence[Step], spec: RobustnessSpec) -> Tier:
+    """What these inputs can answer."""
+    numbers = [trajectory.number(step) for step in steps]
+    redraw = spec.redraw if spec.draws else ""
+    return tier_of(numbers, start=trajectory.has_start, pretrained=trajectory.pretrained, redraw=redraw)
+
+
 def _refused(world: World, partition: Partition, spec: RobustnessSpec) -> dict[str, str]:
     """The Parts that cannot be re-randomised, with the reason."""
     return {part.name: reason for part in partition if (reason := REDRAWN[spec.redraw].refused(part, world))}
@@ -459,6 +468,12 @@ def _variants(
         *(Variant.of(part, redraw, k, buffers=spec.buffers) for part, k in drawn),
         *(Variant.of(part, rewind, buffers=spec.buffers) for part, rewind in put_back),
     ]
+
+
+def map_of(model: nn.Module, world: World, partition: Partition, spec: RobustnessSpec) -> list[Variant]:
+    """All networks that `robustness` evaluates, the unmodified one first."""
+    steps, refused = _steps(world.trajectory, spec.steps), _refused(world, partition, spec)
+    return _variants(world, partition, whole(model), steps, spec, refused)
 
 
 def number_of_variants(

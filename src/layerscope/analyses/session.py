@@ -16,10 +16,12 @@ from layerscope.analyses.material import (
     material_of,
     of_model,
     source_of_recording,
+    states_of,
 )
 from layerscope.analyses.materialize import materialize
 from layerscope.analyses.robustness import PLAN, evaluate, number_of_variants, partition_of, robustness, subject_of
-from layerscope.analyses.spec import ModelSpec, Plan, RobustnessSpec
+from layerscope.analyses.spec import ModelSpec, Plan, RobustnessSpec, WeightsSpec
+from layerscope.analyses.weights import weights
 from layerscope.device import device_of
 from layerscope.engine.batches import samples_in
 from layerscope.engine.probe import probe
@@ -69,12 +71,31 @@ def claim(
         return run, material
 
 
+def weigh(asked: ModelSpec, out: str | Path, spec: WeightsSpec, name: str) -> tuple[Run, Table]:
+    """What the values of somebody's model say without data: the table of `weights`, kept as the analysis `name` of a folder."""
+    model, trajectory = states_of(asked)
+    partition_of(model, spec)
+    trajectory.check(tensors_of(model))
+    run, inputs = Run(out), fingerprint([asked.fingerprint, trajectory.fingerprint])
+    with run.claim(asked):
+        if (done := run.finished_analysis(name, spec, inputs)) is not None:
+            return run, done
+        began = time.perf_counter()
+        table = weights(model, trajectory, spec, run=run.name)
+        facts = environment() | {"spec": spec.fingerprint, "model": asked.model}
+        facts |= {"seconds": round(time.perf_counter() - began, 2)}
+        table = Table(table.frame, {**table.provenance, **facts})
+        run.save_analysis(name, table, spec, inputs)
+        run.record(f"analysis {name}", facts)
+    return run, table
+
+
 def sourced(run: Run, source: ModelSpec, spec: RobustnessSpec, data_dir: str | Path | None = None) -> Material:
     """The material of a recording whose model and data are named now, in whole or in part. What is named is kept with the run,
     if the states fit and the data are there."""
     material = material_of(run, spec, data_dir, source)
     made = {name: text for name, text in asdict(source_of_recording(run, source)).items() if text}
-    if run.recording["source"] != made:
+    if run.recording.get("source") != made:
         with run.folder.lock():
             run.record("recording", {**run.recording, "source": made})
     return material

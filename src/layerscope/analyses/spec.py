@@ -99,6 +99,20 @@ class RobustnessSpec(Spec):
 
 
 @dataclass(frozen=True)
+class WeightsSpec(Spec):
+    """What values alone say, without data: distances, norms, spectra."""
+
+    KIND: ClassVar[str] = "weights"
+
+    by: str = "layer"
+    """What is taken together: layer, module, block, stage, projection (query, key, value) or head."""
+    groups: tuple[str, ...] = ()
+    """Instead: groups of tensors, each NAME=PATTERN with * and ?, several patterns separated by |."""
+    join: tuple[str, ...] = ()
+    """Parts to take together as one, each NAME=PART|PART|..., patterns allowed."""
+
+
+@dataclass(frozen=True)
 class ModelSpec(Spec):
     """A model of anyone's, with its states and data."""
 
@@ -108,7 +122,7 @@ class ModelSpec(Spec):
     """package.module:NAME (a module or a function that makes one), torchvision:NAME, timm:NAME or hf:PATH."""
     data: str = ""
     """package.module:NAME (a loader, a list of batches, a mapping of split to them, or a function that makes one), or the
-    name of a built-in data set."""
+    name of a built-in data set. Without any, nothing is changed and measured: distances, norms and spectra only."""
     checkpoints: tuple[str, ...] = ()
     """Folders, files or quoted globs of checkpoints named after their steps (safetensors, .pt, .pth, .bin, Lightning's .ckpt,
     Hugging Face's folders), and STEP=FILE with STEP init, pretrained, final, epoch-12 or step-500; one alone is the trained

@@ -41,7 +41,7 @@ def remade(
         first = world.firsts.get(where.tensor, where.tensor)
         place = str(Slice(first, where.axis, where.ranges))
         values[where] = make(where, old, rng.generator(world.seed, purpose, place, draw))
-    return Patch.merge([Patch(values), Patch(_vectors(part, world, values))])
+    return Patch.merge([Patch({**values}), Patch(_vectors(part, world, values))])
 
 
 def _vectors(part: Part, world: World, values: dict[Slice, Tensor]) -> dict[Slice | str, Tensor]:

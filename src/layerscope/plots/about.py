@@ -11,7 +11,8 @@ from layerscope.table import Table
 @dataclass(frozen=True)
 class About:
     """The deciding metric, which way it is better, what a guess would score; what the Parts and steps are called; whether
-    the start is a `pretrained` network, and where random values come from (`redraw`: law, permutation, moments).
+    the start is a `pretrained` network, where random values come from (`redraw`: law, permutation, moments); whether anything was
+    `measured` on data.
 
     `chance` is in the unit of the table, NaN where nobody knows it; then `why_no_chance` may say why.
     """
@@ -25,6 +26,7 @@ class About:
     foreign: bool = False
     pretrained: bool = False
     redraw: str = "law"
+    measured: bool = True
 
     @classmethod
     def of(cls, table: Table) -> "About":
@@ -41,6 +43,7 @@ class About:
             foreign=foreign,
             pretrained=facts.get("start") == "pretrained",
             redraw=str(facts.get("redraw") or "law"),
+            measured=not len(table) or bool(table.frame["split"].ne("").any()),
         )
 
     @property
@@ -91,6 +94,14 @@ def warnings(table: Table) -> list[str]:
     """What to know before anything else: of a model or data that gave something else the second time, and of checkpoints."""
     told = table.provenance.get("warnings") or ()
     return [*filter(None, [_probe_warning(table)]), *(f"{str(text).rstrip('.')}." for text in told)]
+
+
+def limits(table: Table) -> list[str]:
+    """What there was of the network, and what that cannot answer, a sentence each; nothing of a table that does not say."""
+    tier = table.provenance.get("tier")
+    if not isinstance(tier, dict):
+        return []
+    return [f"There was: {tier['name']}. That can say {tier['answers']}.", *map(str, tier["cannot"])]
 
 
 def _probe_warning(table: Table) -> str:

@@ -141,7 +141,7 @@ class Grid:
 
 def scale_of(metric: str, unit: str, values: Iterable[float], chance: float, higher: bool) -> scales.Scale:
     """The scale that fits a metric and its numbers."""
-    if metric.startswith("distance_"):
+    if metric.startswith(("distance_", "norm_")):
         return scales.from_zero(values, "linear")
     if metric.endswith(names.DELTA):
         return scales.from_zero(values, "root", higher)
@@ -195,6 +195,11 @@ def distance_grid(table: Table, norm: str = "l2", to: str = "start") -> Grid:
     return _grid(table, records(table.where(metric=f"distance_{norm}", to=to)), f"distance_{norm}", "")
 
 
+def norm_grid(table: Table) -> Grid:
+    """The map of the root mean squares of Parts by checkpoint."""
+    return _grid(table, records(table.where(metric="norm_rms")), "norm_rms", "")
+
+
 def has_distances(table: Table, norm: str = "l2", to: str = "start") -> bool:
     """Whether the table has these distances."""
     return "to" in table.frame and len(table.where(metric=f"distance_{norm}", to=to)) > 0
@@ -238,7 +243,7 @@ def _by_place(rows: Iterable[Record]) -> dict[tuple[str, Column], list[Record]]:
     """The rows of each (Part, column)."""
     groups: dict[tuple[str, Column], list[Record]] = {}
     for row in rows:
-        if row["perturbation"] in ("rewind", *RANDOMISED):
+        if row["perturbation"] in ("", "rewind", *RANDOMISED):
             column = RANDOM if row["perturbation"] in RANDOMISED else row.get("step")
             groups.setdefault((row["part"], column), []).append(row)
     return groups

@@ -9,6 +9,7 @@ SHARE = "fraction"
 _DISTANCES = {
     "distance_l2": "Distance (2-norm / √parameters)",
     "distance_max": "Distance (largest entry)",
+    "norm_rms": "Norm (root mean square)",
 }
 
 

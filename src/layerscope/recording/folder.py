@@ -63,12 +63,12 @@ class Recording:
 
     def drop(self, step: Step) -> None:
         """Take away what was recorded of a moment and all later ones; the last first, so that what is left is always the
-        beginning of one training."""
+        beginning of one training. What was logged at that moment stays, until it is logged again."""
         if self.steps and self.steps[-1] >= step:
             self._record(end="")
         while self.steps and self.steps[-1] >= step:
             self.run.checkpoints.remove(self.steps.pop().name + SUFFIX)
-        self._before = [row for row in self._before if row["step"] < (step.epoch or step.iteration)]
+        self._before = [row for row in self._before if row["step"] <= (step.epoch or step.iteration)]
 
     def add(self, rows: Sequence[Row]) -> None:
         """Rows of `training.parquet`."""

@@ -141,7 +141,7 @@ class Recorder:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
+        if kind is None and not self._is_over():
             self.finish()
         else:
             self.close()
@@ -189,7 +189,9 @@ class Recorder:
 
     def _check_open(self) -> None:
         if over := self._is_over():
-            raise UseError(f"the recording in {self.run.path} was {over}; it goes on with another Recorder, resume=True")
+            raise UseError(
+                f"the recording in {self.run.path} was {over}; it goes on with another Recorder, resume=True"
+            )
 
 
 def _described(model: nn.Module, state: dict[str, Tensor]) -> RecordSpec:

@@ -12,13 +12,18 @@ _DISTANCES = {
         "Map of the distance of each {part} from {its_origin}, 2-norm divided by the square root of the number of "
         "parameters. Rows are {part}s, columns are {step}s.",
         "The colour is how far a {part}'s parameters at {a_step} are from {where}: the 2-norm of the difference, "
-        "divided by the square root of the number of parameters. It is the typical change of one parameter. Compare with "
-        "the {noun} map: a {part} may move far and still be ambient, or move little and be critical.",
+        "divided by the square root of the number of parameters. It is the typical change of one parameter. {compare}",
     ),
     "distance_max": (
         "Distance from {origin}, largest entry",
         "Map of the largest change of any parameter of each {part} from {its_origin}. Rows are {part}s, columns are {step}s.",
         "As above, but the colour is the largest change of any single parameter of the {part}.",
+    ),
+    "norm_rms": (
+        "Norm of the values, root mean square",
+        "Map of the root mean square of the parameters of each {part}. Rows are {part}s, columns are {step}s.",
+        "The colour is the root mean square of a {part}'s parameters at {a_step}: its Frobenius norm, divided by the square "
+        "root of their number.",
     ),
 }
 """Metric -> heading, label and caption of its map."""
@@ -61,7 +66,7 @@ def caption(grid: Grid, again: bool = False) -> str:
 def axis(grid: Grid) -> str:
     """What the columns of a map are; empty if they are no steps."""
     step, part = grid.about.step, grid.about.part
-    if grid.metric.startswith("distance"):
+    if not grid.split:
         return step
     return f"{step} whose values the {part} is put back to" if grid.steps else ""
 
@@ -83,8 +88,8 @@ def curve_caption(panel: Panel) -> str:
     if panel.metric.startswith("distance_"):
         return (
             f"One line a {part}.{some} Its height is how far the {part}'s parameters are from {panel.about.origin} at that "
-            f"{step}, in units of a parameter. A flat end means that the {part} no longer moved. Distances are computed, not sampled, "
-            "so they have no interval."
+            f"{step}, in units of a parameter. A flat end means that the {part} no longer moved. Distances are computed, not "
+            "sampled, so they have no interval."
         )
     return (
         f"One line a {part}.{some} Its height is the test {noun} when that {part} alone has its values of that {step}. "
@@ -153,7 +158,10 @@ def _words(grid: Grid) -> dict[str, str]:
         "part": grid.about.part,
         "step": step,
         "a_step": f"{'an' if step[0] in 'aeiou' else 'a'} {step}",
-        "noun": names.noun(grid.about.metric),
+        "compare": f"Compare with the {names.noun(grid.about.metric)} map: a {grid.about.part} may move far and still be "
+        "ambient, or move little and be critical."
+        if grid.about.measured
+        else f"It says nothing about whether the {grid.about.part} matters.",
         "origin": grid.about.origin,
         "its_origin": "its pretrained values" if grid.about.pretrained else "its start",
         "where": "their pretrained values" if grid.about.pretrained else "where they began",

@@ -4,15 +4,16 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from layerscope.plots.about import About, deciding, warnings
-from layerscope.plots.grid import Grid, distance_grid, has, has_distances, layer_grid
+from layerscope.plots.about import About, deciding, limits, warnings
+from layerscope.plots.grid import Grid, distance_grid, has, has_distances, layer_grid, norm_grid
 from layerscope.plots.names import counted, noun
 from layerscope.plots.series import Panel, layer_panel, training_panels
+from layerscope.plots.weights import Listing, listings
 from layerscope.report import asked, captions, foreign
 from layerscope.report.charts import Chart, chart
 from layerscope.report.findings import Findings, found
 from layerscope.report.foreign import LawGroup
-from layerscope.report.gaps import Gap, gaps, training_notes
+from layerscope.report.gaps import Gap, gaps, lacking, training_notes
 from layerscope.report.heatmap import Picture, picture
 from layerscope.report.values import Values, training_values, values_of
 from layerscope.report.verdicts import Verdicts, verdicts
@@ -43,6 +44,21 @@ class LineFigure:
 
 
 @dataclass(frozen=True)
+class Weights:
+    """All that the report shows of an analysis without data."""
+
+    name: str
+    key: str
+    about: About
+    asked: list[str]
+    listings: list[Listing]
+    maps: list[MapFigure]
+    limits: list[str]
+    gaps: list[Gap]
+    spec: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Analysis:
     """All that the report shows of one analysis."""
 
@@ -55,6 +71,7 @@ class Analysis:
     verdicts: Verdicts | None
     maps: list[MapFigure]
     curves: list[LineFigure]
+    limits: list[str]
     gaps: list[Gap]
     others: list[str]
     spec: dict[str, Any]
@@ -78,7 +95,8 @@ class Analysis:
 
 def content(run: Run) -> dict[str, Any]:
     """The template's variables."""
-    tables = {name: run.analysis(name) for name in _robustness(run)}
+    tables = {name: run.analysis(name) for name in _of_kind(run, "robustness")}
+    alone = {name: run.analysis(name) for name in _of_kind(run, "weights")}
     analyses = [_analysis(run, name, table, i) for i, (name, table) in enumerate(tables.items())]
     spec, provenance = run.spec, run.provenance
     training = run.training() if run.trained else None
@@ -92,25 +110,51 @@ def content(run: Run) -> dict[str, Any]:
         "asked": asked.training(spec, provenance) if lab else [],
         "trained": run.trained,
         "analyses": analyses,
+        "weights": [_weights(run, name, table) for name, table in alone.items()],
         "panels": [_training_figure(panel, training) for panel in training_panels(training)]
         if training is not None
         else [],
         "training_values": training_values(training) if training is not None else None,
         "training_notes": training_notes(training) if training is not None else [],
         "training_step": About.of(training).step if training is not None else "",
-        "other": [name for name in run.analyses() if name not in tables],
+        "other": [name for name in run.analyses() if name not in (*tables, *alone)],
         "stages": {stage: asked.flat(facts) for stage, facts in provenance.items()},
         "warnings": asked.warnings(provenance),
-        "alarms": list(dict.fromkeys(text for table in tables.values() for text in warnings(table))),
+        "alarms": list(
+            dict.fromkeys(text for table in (*tables.values(), *alone.values()) for text in warnings(table))
+        ),
     }
 
 
-def _robustness(run: Run) -> list[str]:
-    return [name for name in run.analyses() if run.folder.read_json(f"analyses/{name}.json")["kind"] == "robustness"]
+def _of_kind(run: Run, kind: str) -> list[str]:
+    return [name for name in run.analyses() if run.analysis_spec(name)["kind"] == kind]
+
+
+def _weights(run: Run, name: str, table: Table) -> Weights:
+    key = _key(name)
+    grids = {"norm": norm_grid(table)}
+    grids |= {norm: distance_grid(table, norm) for norm in ("l2", "max") if has_distances(table, norm)}
+    asked = [text for text in foreign.sentences(run.spec, table) if text]
+    return Weights(
+        name=name,
+        key=key,
+        about=About.of(table),
+        asked=[*asked, foreign.division(table), "No data were named, so that no network was evaluated."],
+        listings=listings(table),
+        maps=[_map(table, f"{key}-map-{what}", grid, False) for what, grid in grids.items()],
+        limits=limits(table),
+        gaps=lacking(table),
+        spec=run.analysis_spec(name),
+    )
+
+
+def _key(name: str) -> str:
+    """A name as part of the identity of an element."""
+    return re.sub(r"[^A-Za-z0-9_-]", "-", name)
 
 
 def _analysis(run: Run, name: str, table: Table, index: int) -> Analysis:
-    key = re.sub(r"[^A-Za-z0-9_-]", "-", name) + (str(index) if index else "")
+    key = _key(name) + (str(index) if index else "")
     spec, about = run.folder.read_json(f"analyses/{name}.json"), About.of(table)
     return Analysis(
         name=name,
@@ -122,6 +166,7 @@ def _analysis(run: Run, name: str, table: Table, index: int) -> Analysis:
         verdicts=verdicts(table),
         maps=_maps(table, key),
         curves=_curves(table, key),
+        limits=limits(table),
         gaps=gaps(table),
         others=_others(table) if about.foreign else [],
         spec=spec,

@@ -26,6 +26,11 @@ def gaps(table: Table) -> list[Gap]:
     return [*_left_out(table), *_unused(table), *_failed(table), *_absent(table)]
 
 
+def lacking(table: Table) -> list[Gap]:
+    """The same for an analysis without data."""
+    return [*_left_out(table), *_failed(table)]
+
+
 def training_notes(training: Table) -> list[str]:
     """Remarks on rows of the training, with the data they are about."""
     rows = records(training.frame)
@@ -52,7 +57,7 @@ def _failed(table: Table) -> list[Gap]:
     for row in records(table.frame):
         if row["status"] in (None, "", "ok") or (row.get("to") and row["status"] == "not applicable"):
             continue  # where there is no distance to a pretrained network, nothing could be put back to it either
-        column = row.get("step") if row["perturbation"] == "rewind" else None
+        column = row.get("step") if row["perturbation"] in ("", "rewind") else None
         place = f"{row['part']}, {column_name(column, about)}" if row["part"] else "unmodified network"
         found.append((f"{row['status']}: {general(row['reason'] or '', row['part'] or '')}", place))
     return [_gap(places, reason) for reason, places in _grouped(found).items()]
