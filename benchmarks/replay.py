@@ -66,7 +66,7 @@ def measured(name: str, inputs: Tensor, targets: Tensor, draws: int, data: str) 
     executed, bound = work(model, trajectory, laws, variants, batches)
     return Result(
         f"map of {name} on {data}: {len(parts)} layers x {draws} draws, n = {len(targets)}, batches of {size}",
-        f"{a:.2f} s, {b / a:.2f}x; executed FLOPs {100 * executed:.0f} % of all after the first batch, bound {bound:.2f}x; same counts",
+        f"{a:.2f} s, {b / a:.2f}x; FLOPs after the first batch {100 * executed:.0f} % of all, bound {bound:.2f}x; same counts",
         f"tuned loop {b:.2f} s",
         f">= {min(GOAL, 0.85 * bound):.2f}x",
         b / a >= min(GOAL, 0.85 * bound),

@@ -10,8 +10,8 @@ import pytest
 ROOT = Path(__file__).parents[1] / "src" / "layerscope"
 
 LEVELS = [
-    {"entry", "errors", "step", "stats", "spec", "rng", "state", "partition", "query", "sequential", "device", "memory"},
-    {"store", "runtime", "imported"},
+    {"entry", "errors", "step", "stats", "spec", "rng", "state", "partition", "query", "sequential", "device"},
+    {"store", "runtime", "imported", "memory"},
     {"table", "checkpoints", "trajectory", "data", "models", "run"},
     {"perturb", "metrics", "measures", "plots"},
     {"engine", "training", "recording", "report"},
@@ -125,7 +125,7 @@ def test_only_the_store_touches_files():
                 owner = getattr(getattr(node.func, "value", None), "id", "")
                 if called in FILE_CALLS and owner not in {"Table", "Trajectory", "Run"}:
                     touches.add((room(name), called))
-    of_the_kernel = {("memory", "read_text"), ("memory", "write_text")}  # it asks for the process's memory: no files of ours
+    of_the_kernel = {("memory", "read_text"), ("memory", "write_text")}  # it asks of the process: no files of ours
     assert {room for room, _ in touches - of_the_kernel} - {"report"} <= {"store"}, touches
 
 

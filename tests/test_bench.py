@@ -3,7 +3,8 @@
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ from layerscope.analyses.material import Material
 from layerscope.cli import main
 from layerscope.console import bench_table
 from layerscope.engine.batches import outputs_of
-from layerscope.engine.flops import Work, from_first_use
+from layerscope.engine.flops import Work, counted, from_first_use
 from layerscope.engine.replay import evaluate as replay_engine
 from layerscope.engine.task import Task
 from layerscope.perturb import World
@@ -86,6 +87,46 @@ def test_what_is_counted_is_what_the_structure_says():
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert "same numbers in all 12 variants" in shown(found)
     assert "same: yes" in shown(found)
+
+
+@dataclass
+class Answer:
+    """What nobody knows how to give twice."""
+
+    values: Tensor
+
+
+class Inner(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = chain()
+
+    def forward(self, x: Tensor) -> Answer:
+        return Answer(self.layers(x))
+
+
+class Outer(nn.Module):
+    """As models of transformers are: a body that returns an object, and a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = Inner(), nn.Linear(WIDTH, WIDTH, bias=False)
+
+    def forward(self, x: Tensor) -> Answer:
+        return Answer(self.head(self.body(x).values))
+
+
+def test_what_cannot_be_given_twice_is_looked_into():
+    """A change of the head needs nothing of the body, though what the body returns cannot be kept."""
+    model, data = Outer().eval(), numbers(28)
+    trajectory = ls.Trajectory.of(initial={k: 2 * v for k, v in ls.state_of(model).items()}, final=ls.state_of(model))
+    subject = robustness.subject_of(model, trajectory, None, 0, lambda network, batch: network(batch[0]).values, None)
+    head = ls.Partition.by_layer(model)["head"]
+    some = Slice.of(subject, [ls.Variant.of(head, ls.Rewind())], Task(data, [ls.ErrorRate()]))
+    engine = robustness.engine_of(ls.Plan())
+    executed = [counted(partial(part.run, engine))[1] for part in (some.first, some)]
+    assert some.work.bound == DEPTH + 1
+    assert further_share(executed, [some.first.work.whole, some.work.whole]) == 1 + 1 / (DEPTH + 1)  # and the record
 
 
 class Borrowed(nn.Module):

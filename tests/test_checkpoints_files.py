@@ -612,3 +612,18 @@ def test_the_order_of_names_makes_no_difference(tmp_path):
     write_all(tmp_path, files)
     found = {named(tmp_path, *(f"@{name}" for name in order)).fingerprint for order in itertools.permutations(files)}
     assert len(found) == 1
+
+
+def test_two_networks_in_one_pretrained_file():
+    """Neither has the model's head: nobody can say which is meant."""
+    model = nn.Sequential(OrderedDict(a=nn.Linear(3, 3), b=nn.Linear(3, 3), head=nn.Linear(3, 2)))
+    there = [f"{who}.{name}.{kind}" for who in ("student", "teacher") for name in "ab" for kind in ("weight", "bias")]
+    with pytest.raises(UseError, match=r"2 times, under 'student.' and under 'teacher.'"):
+        Wanted.of(model).fit(there, "two.pt")
+
+
+def test_the_folder_of_a_run_is_not_that_of_its_checkpoints(tmp_path):
+    with ls.Recorder(tmp_path / "run", nn.Linear(3, 2)) as recorder:
+        recorder.save(epoch=1)
+    with pytest.raises(UseError, match="is a run; its checkpoints are in"):
+        ls.Trajectory.read([str(tmp_path / "run")])

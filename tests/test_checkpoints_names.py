@@ -113,3 +113,10 @@ def test_a_step_is_a_number_of_a_unit(number, unit):
     assert ls.Step.of(number, unit).number(unit) == number
     assert parsed(f"{unit}-{number}") == (ls.Step.of(number, unit), unit)
     assert ls.Step.parse(f"step-{number}") == ls.Step(0, number)
+
+
+def test_a_number_that_is_no_moment():
+    with pytest.raises(UseError, match="that of a seed, no moment"):
+        steps_of({name: name for name in ("fcn_seed1", "fcn_seed3")})
+    assert steps_of({name: name for name in ("lr1e-3_500", "lr1e-3_900")})[1] == "checkpoint"
+    assert steps_of({"e3": "e3", "e4": "e4"})[1] == "epoch"

@@ -178,6 +178,27 @@ def test_close_calls_by_hand(seed: int, noise: float, k: int):
         assert close._apart * BEYOND > close._closest
 
 
+class Plain(ls.ErrorRate):
+    """A decision whose margin is the difference of two outputs."""
+
+    def margin(self, outputs: Tensor, targets: object) -> Tensor:
+        return outputs[:, :1] - outputs[:, 1:2]
+
+
+def test_a_last_batch_that_shows_more_than_was_thought():
+    """Whatever way a difference is seen, what was let pass before is looked at again."""
+
+    def outputs(*margins: float) -> Tensor:
+        return torch.stack([torch.tensor(margins), torch.zeros(len(margins))], 1)
+
+    close = Close([Plain()])
+    first = outputs(*[1.0] * BOTH)
+    close.outputs(first, lambda rows: first + outputs(*[0.001] * BOTH), None, BOTH)
+    close.outputs(outputs(0.5, 1.0), lambda rows: outputs(-0.5, 1.0), None, 2)
+    with pytest.raises(Changed):  # no samples can be taken out of this batch
+        close.outputs(outputs(0.001, 1.0), lambda rows: outputs(1.2, 1.0) if rows is None else None, None, 2)
+
+
 def test_margin_is_how_far_from_another_decision():
     outputs = torch.tensor([[3.0, 1.0, 2.5], [1.0, 1.0, 0.0], [math.nan, 0.0, 1.0]])
     targets = torch.tensor([0, 0, 1])

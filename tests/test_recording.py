@@ -728,3 +728,24 @@ def test_a_model_on_a_gpu(tmp_path):
     end = ls.Trajectory.open(tmp_path / "mine" / "checkpoints")[ls.FINAL]
     assert all(torch.equal(value.cpu(), end[name]) for name, value in model.state_dict().items())
     assert model.weight.is_cuda
+
+
+def test_counting_from_one_again_takes_nothing_away(tmp_path):
+    model = nn.Linear(3, 2)
+    with ls.Recorder(tmp_path / "run", model) as recorder:
+        for epoch in range(3):
+            with torch.no_grad():
+                model.weight += 1
+            recorder.save(epoch=epoch + 1)
+    before = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    with pytest.raises(UseError, match=r"the values of epoch-00003: count on from there"):
+        ls.Recorder(tmp_path / "run", model, resume=True).save(epoch=1)
+    assert sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir()) == before
+
+
+@pytest.mark.parametrize("number", [-1, -5])
+def test_moments_are_whole_numbers(tmp_path, number):
+    recorder = ls.Recorder(tmp_path / "run", nn.Linear(3, 2))
+    with pytest.raises(UseError, match="whole numbers, counted from 1"):
+        recorder.save(epoch=number)
+    recorder.close()

@@ -362,7 +362,7 @@ def test_laws_are_for_the_initial_law_alone():
             ["Which layers the network needs at all", "When in fine-tuning", "What the initial law would do"],
         ),
         ({"steps": [0, 1, 2], "start": True, "pretrained": True}, "pretrained and fine-tuned", ["Which layers the"]),
-        ({"steps": [1, 2], "start": False, "redraw": "law"}, "checkpoints without the start", ["How far", "Whether random"]),
+        ({"steps": [1, 2], "start": False, "redraw": "law"}, "checkpoints without the start", ["How far", "When in", "Whether"]),
         (
             {"steps": [], "start": False, "redraw": "moments"},
             "trained network alone",
@@ -627,3 +627,10 @@ def test_what_takes_data_is_refused_without(here, capsys, more):
 def test_a_run_without_data_cannot_be_analysed_further(here, capsys):
     assert main(["analyze", "--model", "tiered:net", "--out", "runs/bare"]) == 0
     assert "takes data: name them with --data" in refused(capsys, "analyze", "runs/bare")
+
+
+@pytest.mark.parametrize("analysis", [lambda m, t: ls.weights(m, t), lambda m, t: ls.robustness(m, t, [])])
+def test_a_start_alone_is_not_taken_for_the_trained_network(analysis):
+    model = torch.nn.Linear(3, 2)
+    with pytest.raises(UseError, match="the trained network is missing"):
+        analysis(model, ls.Trajectory.of(initial=ls.state_of(model)))

@@ -204,10 +204,9 @@ def _notes(found: dict[str, Any]) -> list[str]:
     else:
         said.append(f"bound: {found['bound']:.2f}x, were only that computed which comes from a change")
     said += [f"{count} went to the reference engine: {reason}" for reason, count in found["elsewhere"].items()]
-    if whole["unchanged"]:
-        said.append(
-            f"not tried: {whole['unchanged']} of the map that change nothing (no change, or put back to the last step)"
-        )
+    said.append(
+        f"not tried: {whole['unchanged']} of the map: the network as it is, and Parts put back to the last step"
+    )
     if each:
         said.append(
             f"batch norm's statistics: {each:.2f} s for each variant with either engine, counted in the whole map"

@@ -50,7 +50,10 @@ def check_dtypes(state: State, expected: State, where: str) -> None:
     """Refuse values of another number format than the model's: the error names `where` and the first tensor at fault."""
     for name, tensor in state.items():
         if tensor.dtype != expected[name].dtype:
-            raise UseError(f"{where}: tensor {name} is {tensor.dtype}, the model has {expected[name].dtype}")
+            raise UseError(
+                f"{where}: tensor {name} is {tensor.dtype}, the model has {expected[name].dtype}; make the model in the "
+                f"checkpoint's format, as with model.to({tensor.dtype}), or save the checkpoint in the model's"
+            )
 
 
 def dense(tensor: Tensor) -> Tensor:

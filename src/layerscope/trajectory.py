@@ -41,7 +41,9 @@ class Trajectory:
         self._sources = dict(sorted(sources.items()))
         self._notes, self._wanted = tuple(notes), wanted
         if pretrained and len(sources) == 1:
-            raise UseError("a pretrained network is where a fine-tuning began; the fine-tuned one is missing: final=...")
+            raise UseError(
+                "a pretrained network is where a fine-tuning began; the fine-tuned one is missing: final=..."
+            )
         self.pretrained = pretrained
         self._fits: dict[Step, Fit] = {}
         self._lacking: dict[str, tuple[int, ...] | None] | None = None
@@ -194,6 +196,11 @@ class Trajectory:
             return f"the pretrained network {self._sources[step].where}".strip()
         name = "" if self.unit == "checkpoint" and step != INIT else "checkpoint "
         return f"{name}{self.called(step)} {self._sources[step].where}".strip()
+
+    def check_end(self) -> None:
+        """Refuse a trajectory that has nothing but a start: it would be taken for the trained network."""
+        if self.steps == (INIT,):
+            raise UseError("there is nothing but the start: the trained network is missing (final=...)")
 
     def check(self, model_state: State) -> None:
         """Refuse, before anything runs, a step that does not fit the model or holds a NaN; the error says which tensor.

@@ -277,6 +277,7 @@ def subject_of(
         raise UseError(
             f"the trajectory is a {type(trajectory).__name__}; make one with ls.Trajectory.of(initial=..., final=...)"
         )
+    trajectory.check_end()
     trajectory = trajectory.fitted(model)
     trajectory.check(tensors_of(model))
     world = World.of(model, trajectory, settled_laws(model, trajectory, laws), seed)
@@ -424,7 +425,13 @@ def _tier(trajectory: Trajectory, steps: Sequence[Step], spec: RobustnessSpec) -
     """What these inputs can answer."""
     numbers = [trajectory.number(step) for step in steps]
     redraw = spec.redraw if spec.draws else ""
-    return tier_of(numbers, start=trajectory.has_start, pretrained=trajectory.pretrained, redraw=redraw)
+    return tier_of(
+        numbers,
+        start=trajectory.has_start,
+        pretrained=trajectory.pretrained,
+        redraw=redraw,
+        there=len(trajectory.steps),
+    )
 
 
 def _refused(world: World, partition: Partition, spec: RobustnessSpec) -> dict[str, str]:

@@ -19,8 +19,8 @@ class Tier:
 
 
 RANDOM = {
-    "law": "Whether random values are like those of its start: they come from the laws that modules or the user state, and no "
-    "start is there to check them against.",
+    "law": "Whether random values are those of an initialisation: they come from the laws that modules or the user state, with no "
+    "random values to check them against.",
     "permutation": "What the initial law would do: random values are the trained ones in random order, spread as these are.",
     "moments": "What the initial law would do: random values are draws with the moments of the trained ones.",
 }
@@ -39,13 +39,20 @@ def without_data(start: bool) -> Tier:
     return Tier("no data", answers, (matter, means, *(() if start else (MOVED,))))
 
 
-def tier_of(steps: Sequence[int], *, start: bool, pretrained: bool = False, redraw: str = "") -> Tier:
+def tier_of(
+    steps: Sequence[int], *, start: bool, pretrained: bool = False, redraw: str = "", there: int | None = None
+) -> Tier:
     """The Tier of a trajectory with checkpoints at `steps`, with data. `start`: the first is the start, a random or a
-    `pretrained` one. `redraw`: where random values come from, if there are any."""
+    `pretrained` one. `redraw`: where random values come from, if there are any. `there`: how many checkpoints there are, looked at or not."""
     random = (RANDOM[redraw],) if redraw and (redraw != "law" or not start or pretrained) else ()
     between = len(steps) > 2
     training = "fine-tuning" if pretrained else "training"
-    when = () if between else (f"When in {training} a layer became critical: there are no checkpoints in between.",)
+    none = (
+        "none of the checkpoints in between was looked at"
+        if (there or 0) > 2
+        else "there are no checkpoints in between"
+    )
+    when = () if between else (f"When in {training} a layer became critical: {none}.",)
     if pretrained:
         needed = "Which layers the network needs at all: one that can be put back may hold what pretraining gave it."
         answers = "which layers fine-tuning changed so that it matters, and how far each moved"
@@ -59,5 +66,6 @@ def tier_of(steps: Sequence[int], *, start: bool, pretrained: bool = False, redr
         return Tier("start and end", "which layers matter, and how far each moved", (*when, *random))
     if len(steps) > 1:
         answers = "since when layers have had what they need, as far back as there are checkpoints"
-        return Tier("checkpoints without the start", answers, (MOVED, *random))
-    return Tier("trained network alone", "which layers stand random values", (MOVED, *when, *random))
+        return Tier("checkpoints without the start", answers, (MOVED, *when, *random))
+    answers = "which layers stand random values" if redraw else "how good the network is"
+    return Tier("trained network alone", answers, (MOVED, *when, *random))

@@ -43,6 +43,7 @@ def weights(
     if not isinstance(trajectory, Trajectory):
         raise UseError(f"the trajectory is a {type(trajectory).__name__}; make one with ls.Trajectory.of(final=...)")
     spec = spec or WeightsSpec()
+    trajectory.check_end()
     trajectory = trajectory.fitted(model)
     trajectory.check(tensors_of(model))
     partition = partition or partition_of(model, spec)

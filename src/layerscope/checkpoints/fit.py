@@ -67,13 +67,15 @@ class Wanted:
             return ""
         counts = Counter(name[:at] for name in there for at in _starts(name) if name[at:] in self.firsts)
         fitting = [prefix for prefix in counts if self._lacking(prefix, there) == 0]
-        if len(fitting) > 1:
+        likely = [prefix for prefix, count in counts.items() if 2 * count > len(self.firsts)]
+        least = min((self._lacking(prefix, there) for prefix in likely), default=0)
+        best = fitting or [prefix for prefix in likely if self._lacking(prefix, there) == least]
+        if len(best) > 1:
             raise UseError(
-                f"{where} has the tensors of the model {len(fitting)} times, under {' and under '.join(map(repr, fitting[:4]))}; "
+                f"{where} has the tensors of the model {len(best)} times, under {' and under '.join(map(repr, best[:4]))}; "
                 "write those that are meant to a file of their own"
             )
-        likely = [prefix for prefix, count in counts.items() if 2 * count > len(self.firsts)]
-        return next(iter(fitting or sorted(likely, key=lambda prefix: self._lacking(prefix, there))), "")
+        return next(iter(best), "")
 
     def _lacking(self, prefix: str, there: Collection[str]) -> int:
         """How many tensors of the model a checkpoint lacks under a prefix."""

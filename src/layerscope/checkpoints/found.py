@@ -92,7 +92,10 @@ def _members(path: Path, notes: list[str]) -> list[Path]:
         return []
     folder = Folder(path)
     names = folder.names()
-    if absent := sorted(set(folder.listed()) - set(names)):
+    if (path / "checkpoints").is_dir() and "spec.json" in names:
+        raise UseError(f"{path} is a run; its checkpoints are in {path / 'checkpoints'}")
+    listed = {name for name in folder.listed() if "/" not in name}
+    if absent := sorted(listed - set(names)):
         raise UseError(f"{path / absent[0]} is listed in {SUMS} but missing: it was deleted, or never finished")
     files = [path / name for name in names if is_checkpoint(path / name)]
     folders = [inner for inner in sorted(path.iterdir()) if inner.is_dir() and is_checkpoint(inner)]

@@ -16,6 +16,8 @@ its steps go on from epoch to epoch, and its epoch 0 is not the start."""
 _ENDS = re.compile(r"(?:.*[^a-z])?(init|initial|final|last)")
 _BEST = re.compile(r"(?:.*[^a-z])?best")
 _WORD = re.compile(r"([a-z]+)[^a-z0-9]*$")
+NO_MOMENT = ("seed", "fold", "run", "rank", "lr", "trial", "version", "v")
+"""Words before numbers that say something else than when."""
 
 
 def steps_of(stems: Mapping[str, str], folders: Collection[str] = ()) -> tuple[dict[str, Step], str]:
@@ -62,7 +64,7 @@ def _counted(stems: Mapping[str, str], folders: Collection[str]) -> tuple[dict[s
                 f"series only, or {write(other)}"
             )
     numbers = {shown: [int(digits) for digits in found[1::2]] for shown, found in pieces.items()}
-    words = [_word(text) for text in pieces[first][:-1:2]]
+    words = [_word(text, first=not place) for place, text in enumerate(pieces[first][:-1:2])]
     place, unit = _place(words, numbers, all(shown in folders for shown in numbers))
     _check_epochs(words, place, numbers)
     for shown, found in numbers.items():
@@ -80,9 +82,11 @@ def _place(words: Sequence[str], numbers: Mapping[str, Sequence[int]], folders: 
             return places[0], unit
     columns = list(zip(*numbers.values(), strict=True))
     differ = [place for place, column in enumerate(columns) if len(set(column)) > 1 or len(columns) == 1]
+    shown = next(iter(numbers))
+    if len(differ) == 1 and words[differ[0]] in NO_MOMENT:
+        raise UseError(f"the number in the name of {shown} is that of a {words[differ[0]]}, no moment: {write(shown)}")
     if len(differ) == 1:
         return differ[0], "checkpoint"
-    shown = next(iter(numbers))
     raise UseError(f"it cannot be said which number in the name of {shown} is its step: {write(shown)}")
 
 
@@ -98,9 +102,10 @@ def _check_epochs(words: Sequence[str], place: int, numbers: Mapping[str, Sequen
                 )
 
 
-def _word(text: str) -> str:
+def _word(text: str, first: bool) -> str:
+    """The word before a number; a lone e directly behind another one is that of 1e-3."""
     match = _WORD.search(text)
-    return match[1] if match else ""
+    return match[1] if match and (first or not re.fullmatch(r"e\W*", text)) else ""
 
 
 def write(shown: str) -> str:

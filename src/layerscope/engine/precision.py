@@ -98,14 +98,18 @@ class Close:
             self.again += len(rows)
         kept = margins[~done].abs()
         self._closest = min(self._closest, float(kept.min()) if kept.numel() else math.inf)
-        if self._bound > self._closest:
-            raise Changed
+        self._check()
         return short
 
     def _both(self, short: Any, whole: Any, targets: Any, n: int) -> Any:
         self._see(self._margins(short.float(), targets), self._margins(whole.float(), targets))
         self.again += n
+        self._check()
         return whole
+
+    def _check(self) -> None:
+        if self._bound > self._closest:
+            raise Changed
 
     @property
     def _bound(self) -> float:

@@ -27,7 +27,7 @@ class Call:
 
     `output` is what it returned, if that was kept, and `nbytes` what that takes; `versions` tell whether something wrote to it
     since. `overwritten` says that something does, so that copies are kept and given; `writes` that the call writes to what is
-    older than itself.
+    older than itself, and `plain` that its output can be given twice.
     """
 
     module: nn.Module
@@ -40,6 +40,7 @@ class Call:
     versions: list[int] = field(default_factory=list)
     overwritten: bool = False
     writes: bool = False
+    plain: bool = False
 
     def intact(self) -> bool:
         """Whether the output is there, as it was when the call ended."""
@@ -145,9 +146,10 @@ class Tape:
     def _ended_before(self, until: int) -> Iterator[int]:
         number = 0
         while number < len(self.calls) and self.calls[number].entered < until:
-            if self.calls[number].ended < until and not self.calls[number].writes:
+            call = self.calls[number]
+            if call.ended < until and call.plain and not call.writes:
                 yield number
-                number += self.calls[number].size
+                number += call.size
             else:
                 number += 1
 
@@ -193,10 +195,10 @@ class Tape:
             call.ended, call.size = self.tick(), len(self.calls) - number
             call.overwritten = number in wanted.overwritten
             held = _held(outputs)
-            call.nbytes = sum(held.values())
+            call.nbytes, call.plain = sum(held.values()), _plain(outputs)
             for storage in held:
                 self._returned.setdefault(storage, []).append(call)
-            if number in wanted.kept and call.nbytes <= room and not call.writes and _plain(outputs):
+            if number in wanted.kept and call.nbytes <= room and not call.writes and call.plain:
                 room -= call.nbytes
                 call.output = with_each(outputs, _copied) if call.overwritten else outputs
                 call.versions = _versions(call.output)

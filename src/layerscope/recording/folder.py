@@ -63,7 +63,13 @@ class Recording:
 
     def drop(self, step: Step) -> None:
         """Take away what was recorded of a moment and all later ones; the last first, so that what is left is always the
-        beginning of one training. What was logged at that moment stays, until it is logged again."""
+        beginning of one training. What was logged at that moment stays, until it is logged again. An error if the model had the
+        values of a later moment when this session began: then it is not trained again."""
+        if self._held is not None and step < self._held:
+            raise UseError(
+                f"{step} is told, but when the Recorder was made the model had the values of {self._held}: count on from there, "
+                "or load an earlier checkpoint of yours before making the Recorder"
+            )
         if self.steps and self.steps[-1] >= step:
             self._record(end="")
         while self.steps and self.steps[-1] >= step:
@@ -107,12 +113,12 @@ class Recording:
         self.steps = [step for step, _ in _listed(checkpoints)]
         self._facts = dict(self.run.recording)
         after = self.steps[-1] if self.steps else None
-        held = next((step for step in reversed(self.steps) if self._holds(step, state)), None)
+        self._held = held = next((step for step in reversed(self.steps) if self._holds(step, state)), None)
         if after is not None:
             self._check(after, held, resume)
         elif initial:
             save_state(checkpoints, INIT, state)
-            self.steps, held = [INIT], INIT
+            self.steps, self._held, held = [INIT], INIT, INIT
         self._before = self._recorded()
         self.flush()
         session = {"after": _name(after), "held": _name(held), **environment()}

@@ -1,8 +1,9 @@
 """A training that is not ours, recorded from within its own loop."""
 
+import operator
 from collections.abc import Collection
 from pathlib import Path
-from typing import Self, SupportsFloat
+from typing import Any, Self, SupportsFloat
 
 from torch import Tensor, nn
 
@@ -150,7 +151,7 @@ class Recorder:
         """The step that a user means by one of the two."""
         self._check_open()
         said = {"epoch": epoch, "iteration": iteration}
-        given = [(unit, int(number)) for unit, number in said.items() if number is not None]
+        given = [(unit, _whole(unit, number)) for unit, number in said.items() if number is not None]
         if len(given) != 1:
             raise UseError("say either epoch=, the whole epochs done, or iteration=, the steps of the optimizer done")
         unit, number = given[0]
@@ -192,6 +193,16 @@ class Recorder:
             raise UseError(
                 f"the recording in {self.run.path} was {over}; it goes on with another Recorder, resume=True"
             )
+
+
+def _whole(unit: str, number: Any) -> int:
+    try:
+        found = operator.index(number)
+    except TypeError:
+        found = -1
+    if found < 0:
+        raise UseError(f"{unit}={number!r}: moments are whole numbers, counted from 1")
+    return found
 
 
 def _described(model: nn.Module, state: dict[str, Tensor]) -> RecordSpec:
