@@ -103,7 +103,8 @@ class Tried:
         return [whole for _, whole in self.seconds]
 
     def map_seconds(self, some: Slice, all_: Map, changed_alone: bool) -> float:
-        """About what the map takes; with `changed_alone` unchanged networks take nothing."""
+        """About what the map takes, rather more: what is done once is counted for each Variant, though those of one place share
+        some of it. With `changed_alone` unchanged networks take nothing."""
         count, each = all_.variants - (all_.unchanged if changed_alone else 0), all_.statistics_seconds
         engine = sum(self._estimate(some, samples) for samples in all_.samples.values()) * count / len(some.variants)
         return engine + each * (all_.variants - all_.unchanged) * len(all_.samples)

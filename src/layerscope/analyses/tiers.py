@@ -19,8 +19,8 @@ class Tier:
 
 
 RANDOM = {
-    "law": "Whether random values are those of an initialisation: they come from the laws that modules or the user state, with no "
-    "random values to check them against.",
+    "law": "Whether random values are those of an initialisation: they come from the laws that modules or the user state, "
+    "with no random values to check them against.",
     "permutation": "What the initial law would do: random values are the trained ones in random order, spread as these are.",
     "moments": "What the initial law would do: random values are draws with the moments of the trained ones.",
 }
@@ -43,7 +43,8 @@ def tier_of(
     steps: Sequence[int], *, start: bool, pretrained: bool = False, redraw: str = "", there: int | None = None
 ) -> Tier:
     """The Tier of a trajectory with checkpoints at `steps`, with data. `start`: the first is the start, a random or a
-    `pretrained` one. `redraw`: where random values come from, if there are any. `there`: how many checkpoints there are, looked at or not."""
+    `pretrained` one. `redraw`: where random values come from, if there are any. `there`: how many checkpoints there are,
+    looked at or not."""
     random = (RANDOM[redraw],) if redraw and (redraw != "law" or not start or pretrained) else ()
     between = len(steps) > 2
     training = "fine-tuning" if pretrained else "training"
