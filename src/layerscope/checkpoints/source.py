@@ -51,10 +51,10 @@ class Memory:
         return None
 
 
-def version_of(path: Path) -> tuple[int, int] | None:
-    """Size and time of a file; None if there is none."""
+def version_of(path: Path) -> tuple[int, ...] | None:
+    """Size, place and times of a file; None if there is none."""
     try:
         stat = path.stat()
     except OSError:
         return None
-    return stat.st_size, stat.st_mtime_ns
+    return stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns
