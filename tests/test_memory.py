@@ -140,7 +140,9 @@ def test_the_process_takes_no_more_than_was_asked(allocator: str):
         pytest.skip("only Linux tells of the peak")
     share = 0.5 if setting else 1
     assert little - needed <= share * 100 + slack
-    assert 100 <= much - needed <= share * 400 + slack
+    assert much - needed <= share * 400 + slack
+    if setting:  # what is allowed is also used; with holes, the reference engine's own peak may have left room for a part
+        assert much - needed >= 100
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA here")

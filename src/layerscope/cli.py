@@ -138,8 +138,7 @@ def analyze(
     dry_run: DryRun = False,
     json: Json = False,
 ) -> int:
-    if (run is None) == (source == NO_MODEL) and not (run and (run / "spec.json").is_file()):
-        raise UseError("say what to analyse: the folder of a run, or your own model with --model and --data")
+    _check_subject(run, source, "analyse")
     if run is None and source.model and not source.data:
         return _weighed(source, out, spec, name, plan, fail_if, dry_run, anyway, json)
     if dry_run:
@@ -171,8 +170,7 @@ def bench(
     from layerscope.analyses.bench import bench
     from layerscope.console import bench_table, progress
 
-    if (run is None) == (source == NO_MODEL) and not (run and (run / "spec.json").is_file()):
-        raise UseError("say what to try: the folder of a run, or your own model with --model and --data")
+    _check_subject(run, source, "try")
     how = {"samples": samples, "variants": variants, "repeats": repeats, "plan": plan, "anyway": anyway}
     found = bench(_material(run, source, spec, data_dir), spec, **how, progress=progress())
     if json:
@@ -346,8 +344,7 @@ def _analyzed(
 
     conditions = [condition(text) for text in fail_if]
     table = analyze(run, spec, name=name, data_dir=data_dir, material=material, progress=progress(), **(how or {}))
-    for warning in (*table.provenance.get("warnings", ()), *table.provenance.get("data", {}).get("warnings", ())):
-        print(f"warning: {warning}", file=sys.stderr)
+    _warn(table)
     with run.folder.lock():
         _draw(table, run.path / "figures", name)
         page = make(run)
@@ -391,8 +388,7 @@ def _weighed(
         raise UseError(f"--{needless[0]} needs --data too: without data no network is evaluated")
     name = "weights" if name == NAME else name
     run, table = weigh(source, out or _folder_of(source, "-weights"), asked, name)
-    for warning in table.provenance.get("warnings", ()):
-        print(f"warning: {warning}", file=sys.stderr)
+    _warn(table)
     with run.folder.lock():
         page = make(run)
     kept = ("part", "tensor", "step", "to", "metric", "unit", "value", "n", "status", "reason")
@@ -410,6 +406,18 @@ def _weighed(
 def _folder_of(source: ModelSpec, ending: str = "") -> Path:
     """Where the analyses of a model of the user's own are kept, if nobody says otherwise."""
     return Path("runs") / (re.sub(r"[^\w.-]+", "-", source.model) + ending)
+
+
+def _check_subject(run: Path | None, source: ModelSpec, what: str) -> None:
+    """One of the two is named; of a recording's folder both may be."""
+    if (run is None) == (source == NO_MODEL) and not (run and (run / "spec.json").is_file()):
+        raise UseError(f"say what to {what}: the folder of a run, or your own model with --model and --data")
+
+
+def _warn(table: "Table") -> None:
+    """What has to be known before the numbers are believed, on stderr."""
+    for warning in (*table.provenance.get("warnings", ()), *table.provenance.get("data", {}).get("warnings", ())):
+        print(f"warning: {warning}", file=sys.stderr)
 
 
 def _print_limits(table: "Table") -> None:

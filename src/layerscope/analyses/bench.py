@@ -3,7 +3,7 @@ engine."""
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import zip_longest
@@ -15,7 +15,7 @@ import torch
 from layerscope.analyses.material import Material
 from layerscope.analyses.robustness import PLAN, Engine, engine_of, map_of, partition_of, steady, subject_of
 from layerscope.analyses.spec import Plan, RobustnessSpec
-from layerscope.engine.batches import First, samples_in
+from layerscope.engine.batches import First, samples_of
 from layerscope.engine.flops import Work, counted
 from layerscope.engine.precision import FULL, Precision
 from layerscope.engine.probe import check_calibration, probe
@@ -60,8 +60,8 @@ class Slice:
     @property
     def first(self) -> "Slice":
         """The first batch alone."""
-        known = replace(self.known, kept=self.known.kept[:1], marks=self.known.marks[:1])
-        return replace(self, task=replace(self.task, data=First(self.task.data, 1), batches=1), known=known)
+        task = replace(self.task, data=First(self.task.data, 1), batches=1)
+        return replace(self, task=task, known=self.known.between(0, 1))
 
     @property
     def samples(self) -> int:
@@ -224,11 +224,6 @@ def spread(variants: Sequence[Variant], count: int) -> list[Variant]:
 def further_share(executed: Sequence[int], whole: Sequence[int]) -> float | None:
     """Of FLOPs of the first batch and of all: what was executed after the first of what there is; None where nothing is."""
     return (executed[1] - executed[0]) / (whole[1] - whole[0]) if whole[1] > whole[0] else None
-
-
-def samples_of(batches: Iterable[Any] | None) -> int:
-    """How many samples there are; goes through all of them."""
-    return sum(map(samples_in, batches or ()))
 
 
 def _check(spec: RobustnessSpec, plan: Plan, numbers: Mapping[str, int]) -> None:

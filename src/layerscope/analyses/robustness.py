@@ -263,6 +263,18 @@ def settled_laws(model: nn.Module, trajectory: Trajectory, laws: Laws | None = N
     return settled(model, start, laws)
 
 
+def checked(trajectory: Trajectory, model: nn.Module) -> Trajectory:
+    """The trajectory of a model, by its names; refused if it does not fit, holds a NaN, or is no trajectory of a training."""
+    if not isinstance(trajectory, Trajectory):
+        raise UseError(
+            f"the trajectory is a {type(trajectory).__name__}; make one with ls.Trajectory.of(initial=..., final=...)"
+        )
+    trajectory.check_end()
+    trajectory = trajectory.fitted(model)
+    trajectory.check(tensors_of(model))
+    return trajectory
+
+
 def subject_of(
     model: nn.Module,
     trajectory: Trajectory,
@@ -273,13 +285,7 @@ def subject_of(
     device: str | None = None,
 ) -> Subject:
     """The network that is evaluated, after the checks of its trajectory; on the model's own device, if none is said."""
-    if not isinstance(trajectory, Trajectory):
-        raise UseError(
-            f"the trajectory is a {type(trajectory).__name__}; make one with ls.Trajectory.of(initial=..., final=...)"
-        )
-    trajectory.check_end()
-    trajectory = trajectory.fitted(model)
-    trajectory.check(tensors_of(model))
+    trajectory = checked(trajectory, model)
     world = World.of(model, trajectory, settled_laws(model, trajectory, laws), seed)
     return Subject(model, world, forward, calibration, device)
 

@@ -1,7 +1,7 @@
 """An analysis on disk: a run's network, states and data in, one table in its folder out."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
@@ -23,7 +23,7 @@ from layerscope.analyses.robustness import PLAN, evaluate, number_of_variants, p
 from layerscope.analyses.spec import ModelSpec, Plan, RobustnessSpec, WeightsSpec
 from layerscope.analyses.weights import weights
 from layerscope.device import device_of
-from layerscope.engine.batches import samples_in
+from layerscope.engine.batches import samples_in, samples_of
 from layerscope.engine.probe import probe
 from layerscope.engine.reference import reference
 from layerscope.engine.replay import TOGETHER
@@ -224,10 +224,10 @@ def cost(material: Material, epochs: Sequence[int], spec: RobustnessSpec) -> dic
     partition = partition_of(material.model, spec)
     steps = len(epochs if spec.steps is None else {epochs[0], epochs[-1], *spec.steps}) if len(epochs) > 1 else 0
     variants = number_of_variants(material.model, material.trajectory, material.laws, partition, steps, spec)
-    samples = sum(_samples(batches) for batches in material.splits.values())
+    samples = sum(samples_of(batches) for batches in material.splits.values())
     forwards = variants * samples
     if with_statistics(material.model) and spec.buffers == "recalibrate":
-        forwards += (variants - 1) * len(material.splits) * _samples(material.calibration or ())
+        forwards += (variants - 1) * len(material.splits) * samples_of(material.calibration)
     return {
         "parts": len(partition),
         "variants": variants,
@@ -253,10 +253,6 @@ def _together(material: Material, parts: int, variants: int) -> int:
     return min(held, number_of_bytes("memory", PLAN.memory))
 
 
-def _samples(batches: Iterable[Any]) -> int:
-    return sum(map(samples_in, batches))
-
-
 def _seconds_a_sample(material: Material) -> float:
     """Of a whole forward, at most what one takes: from the difference of six variants and two, so that what is done once does
     not count."""
@@ -279,7 +275,7 @@ def _seconds_a_sample(material: Material) -> float:
         return time.perf_counter() - began
 
     seconds(1)
-    return max(0.0, seconds(6) - seconds(2)) / 4 / _samples(some)
+    return max(0.0, seconds(6) - seconds(2)) / 4 / samples_of(some)
 
 
 def _nothing(outputs: Any, _targets: Any) -> Tensor:

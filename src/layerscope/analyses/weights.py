@@ -6,16 +6,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from layerscope.analyses.distances import parameters_of, values_of
-from layerscope.analyses.robustness import partition_of
+from layerscope.analyses.robustness import checked, partition_of
 from layerscope.analyses.spec import WeightsSpec
 from layerscope.analyses.tiers import without_data
-from layerscope.errors import UseError
 from layerscope.measures.distance import METRICS, UNIT, distances
 from layerscope.measures.norm import norms
 from layerscope.measures.spectrum import spectrum
 from layerscope.partition import Part, Partition, Slice
 from layerscope.perturb import World
-from layerscope.state import tensors_of
 from layerscope.step import INIT
 from layerscope.table import Table
 from layerscope.trajectory import Trajectory
@@ -40,12 +38,7 @@ def weights(
 
     Raises `UseError` if the trajectory does not fit the model or holds a NaN.
     """
-    if not isinstance(trajectory, Trajectory):
-        raise UseError(f"the trajectory is a {type(trajectory).__name__}; make one with ls.Trajectory.of(final=...)")
-    spec = spec or WeightsSpec()
-    trajectory.check_end()
-    trajectory = trajectory.fitted(model)
-    trajectory.check(tensors_of(model))
+    spec, trajectory = spec or WeightsSpec(), checked(trajectory, model)
     partition = partition or partition_of(model, spec)
     partition.check(model)
     world = World.of(model, trajectory, {})

@@ -68,6 +68,11 @@ def samples_in(batch: Any) -> int:
     return next((len(leaf) for leaf in leaves(batch) if isinstance(leaf, Tensor) and leaf.ndim), 1)
 
 
+def samples_of(batches: Iterable[Any] | None) -> int:
+    """How many samples there are; goes through all of them."""
+    return sum(map(samples_in, batches or ()))
+
+
 def targets_of(batch: Any) -> Any:
     """The targets of a batch: the second of `(inputs, targets)`, the labels of a mapping, or none."""
     if isinstance(batch, Mapping):

@@ -16,13 +16,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+from layerscope.engine import replay
 from layerscope.engine.task import Row
 from layerscope.perturb import Variant
 from layerscope.sequential import Answers
 
 FIRST = 256
 """Samples that every cell gets first."""
-TOGETHER = 64
+TOGETHER = replay.TOGETHER[1]
 """Cells that are measured together at most: as many as the exact engine takes."""
 ALIKE = 0.7
 """Twice the samples make an interval narrower by about this factor: a cell that is narrower still can wait."""

@@ -10,12 +10,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import FlopCounterMode
 
-from layerscope.engine.precision import FULL, products
 from layerscope.engine.subject import Subject
 from layerscope.engine.tape import storage_of
 from layerscope.engine.untouched import untouched
 from layerscope.perturb import Variant
-from layerscope.perturb.swap import within
 
 R = TypeVar("R")
 
@@ -67,8 +65,8 @@ def from_first_use(subject: Subject, batches: Iterable[Any]) -> tuple[int, dict[
     def work(network: nn.Module) -> int:
         return sum(forward(network, batch) for batch in batches)
 
-    with untouched(subject.model), torch.no_grad(), products(FULL, subject.device):
-        return within(subject.model, inside, work), after
+    with untouched(subject.model), torch.no_grad():
+        return subject.run_inside(inside, work), after
 
 
 class _Uses(TorchDispatchMode):

@@ -30,8 +30,7 @@ class Asked:
     def between(self, start: int, stop: int) -> tuple[Task, Reference]:
         """The batches from `start` to before `stop`."""
         batches = list(self.task.data)[start:stop]
-        kept, marks = self.known.kept[start:stop], self.known.marks[start:stop]
-        return replace(self.task, data=batches, batches=len(batches)), replace(self.known, kept=kept, marks=marks)
+        return replace(self.task, data=batches, batches=len(batches)), self.known.between(start, stop)
 
     def rows(self, cell: Cell, otherwise: str) -> list[Row]:
         """The rows of one Variant; `otherwise` is why there is none of one that was not measured."""

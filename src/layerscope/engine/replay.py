@@ -16,14 +16,14 @@ from torch import Tensor, nn
 from layerscope.engine import reference as slow
 from layerscope.engine.batches import leaves, mark
 from layerscope.engine.certified import Certify
-from layerscope.engine.precision import FULL, Precision, products
+from layerscope.engine.precision import FULL, Precision
 from layerscope.engine.subject import Subject
 from layerscope.engine.tape import NEVER, NOTHING, Tape, storage_of
 from layerscope.engine.task import Measured, Reference, Row, Task, Unsplittable, reason_of, rechecked
 from layerscope.engine.untouched import untouched
 from layerscope.errors import UseError
 from layerscope.perturb import Variant
-from layerscope.perturb.swap import put_in, within
+from layerscope.perturb.swap import put_in
 from layerscope.state import State
 
 TOGETHER = (16, 64)
@@ -177,8 +177,8 @@ class _Pass:
                 if watch is not None and not watch.after(kept[0]):
                     return
 
-        with self._tape.listening(), products(FULL, self._subject.device):
-            within(self._subject.model, self._inside, work)
+        with self._tape.listening():
+            self._subject.run_inside(self._inside, work)
 
     def _outputs(self, forward: Callable[[], Any]) -> Iterator[tuple[Running, Callable[[], Any]]]:
         """For each Variant that is not done, what gives its outputs on a batch."""

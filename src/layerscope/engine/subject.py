@@ -139,8 +139,12 @@ class Subject:
 
     def run(self, values: State, work: Callable[[nn.Module], R]) -> R:
         """What `work` gives for the model with these values. The model has its own again afterwards."""
+        return self.run_inside(self.inside(values), work)
+
+    def run_inside(self, inside: State, work: Callable[[nn.Module], R]) -> R:
+        """The same with what is put in its places, as `inside` gives it."""
         with products(FULL, self.device):
-            return within(self.model, self.inside(values), work)
+            return within(self.model, inside, work)
 
     def _parameter(self, name: str, own: Tensor, value: Tensor) -> Tensor:
         """The value itself, not copied; it asks for gradients as the model's own does, for that decides how products are

@@ -1,7 +1,7 @@
 """What an engine is asked, what is known beforehand, and what it has of a Variant so far."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Self
 
@@ -42,6 +42,10 @@ class Reference:
     kept: list[list[Any]]
     marks: list[Any]
     chance: list[float | None]
+
+    def between(self, start: int, stop: int) -> "Reference":
+        """Of the batches from `start` to before `stop`."""
+        return replace(self, kept=self.kept[start:stop], marks=self.marks[start:stop])
 
 
 @dataclass

@@ -15,6 +15,7 @@ from layerscope.recording.curves import Row, merged, without_run
 from layerscope.recording.network import not_finite
 from layerscope.recording.spec import RecordSpec
 from layerscope.run import TRAINING, Run, environment
+from layerscope.runtime import EVERY
 from layerscope.state import State, dense
 from layerscope.step import INIT, Step
 from layerscope.store import Folder
@@ -22,8 +23,6 @@ from layerscope.table import Table
 from layerscope.trajectory import SUFFIX, save_state
 
 ROWS = "resume/recording.json"
-EVERY = 5.0
-"""Seconds between two times that errors and losses are written, if no checkpoint is."""
 _OPEN: "WeakValueDictionary[str, Recording]" = WeakValueDictionary()
 """Folder -> what this process records there: a notebook's cell that is run again begins another one."""
 
