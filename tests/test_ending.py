@@ -8,19 +8,19 @@ from hypothesis import strategies as st
 
 import layerscope as ls
 from layerscope.errors import UseError
-from layerscope.training.ending import Epoch, best, ending
+from layerscope.training.ending import Epoch, Past, ending
 
 LOSSES = st.lists(st.floats(0.01, 3), min_size=1, max_size=30)
 
 
 def ends(spec, values, of="train_loss"):
     """How a training with these numbers, an epoch each, ends: told only what was known after each epoch."""
-    epochs = []
+    past = Past()
     for value in values:
-        epochs.append(Epoch(value) if of == "train_loss" else Epoch(1.0, value))
-        if (end := ending(spec, epochs)) is not None:
-            return len(epochs), end
-    return len(epochs), None
+        past.add(Epoch(value) if of == "train_loss" else Epoch(1.0, value))
+        if (end := ending(spec, past)) is not None:
+            return len(past), end
+    return len(past), None
 
 
 def test_all_epochs():
@@ -66,16 +66,16 @@ def test_convergence(losses, patience):
 @pytest.mark.parametrize(("until", "kept"), [("epochs", 2), ("validation", 1)])
 def test_divergence_ends_with_the_network_before(until, kept):
     spec = ls.TrainSpec(epochs=9, until=until)
-    end = ending(spec, [Epoch(1.0, 0.2), Epoch(0.9, 0.3), Epoch(math.nan, diverged="nan")])
+    end = ending(spec, Past([Epoch(1.0, 0.2), Epoch(0.9, 0.3), Epoch(math.nan, diverged="nan")]))
     assert (end.epoch, end.reached, end.diverged) == (kept, False, True)
     assert "diverged in epoch 3: nan" in end.reason
     assert end.trained == 2
-    assert ending(spec, [Epoch(math.nan, diverged="nan")]).epoch == 0
+    assert ending(spec, Past([Epoch(math.nan, diverged="nan")])).epoch == 0
 
 
 def test_the_first_of_equal_epochs_is_the_best():
-    assert best([Epoch(1, 0.3), Epoch(1, 0.2), Epoch(1, 0.2)]) == 2
-    assert best([]) == 0
+    assert Past([Epoch(1, 0.3), Epoch(1, 0.2), Epoch(1, 0.2)]).best == 2
+    assert Past().best == 0
 
 
 @pytest.mark.parametrize(

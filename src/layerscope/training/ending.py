@@ -1,7 +1,7 @@
 """When a training ends, and which epoch's network is the trained one: pure functions of what each epoch was like."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from layerscope.training.spec import TrainSpec
@@ -29,73 +29,103 @@ class Ending:
     diverged: bool = False
 
 
-def ending(spec: TrainSpec, epochs: Sequence[Epoch]) -> Ending | None:
+class Past:
+    """The epochs of a training so far. What the rules ask of them is at hand: sought anew after each epoch, it would take the
+    square of the epochs."""
+
+    def __init__(self, epochs: Iterable[Epoch] = ()) -> None:
+        self.epochs: list[Epoch] = []
+        self.best = 0
+        """The epoch (from 1) of the lowest validation error, the first of equal ones; 0 before the first."""
+        self.lowest: list[float] = []
+        """The lowest training cross-entropy up to each epoch."""
+        for epoch in epochs:
+            self.add(epoch)
+
+    def __len__(self) -> int:
+        return len(self.epochs)
+
+    def add(self, epoch: Epoch) -> None:
+        """Another epoch is over. One that diverged is never the best."""
+        self.epochs.append(epoch)
+        loss = epoch.train_loss
+        self.lowest.append(min(self.lowest[-1], loss) if self.lowest else loss)
+        if not epoch.diverged and (not self.best or epoch.validation_error < self._of(self.best).validation_error):
+            self.best = len(self)
+
+    @property
+    def last(self) -> Epoch:
+        return self.epochs[-1]
+
+    @property
+    def best_error(self) -> float:
+        return self._of(self.best).validation_error
+
+    def _of(self, epoch: int) -> Epoch:
+        return self.epochs[epoch - 1]
+
+
+def ending(spec: TrainSpec, past: Past) -> Ending | None:
     """How a training has ended after these epochs; None if it goes on."""
-    if epochs and (why := epochs[-1].diverged):
-        trained = len(epochs) - 1
-        before = best(epochs[:-1]) if spec.until == "validation" else trained
-        return Ending(before, f"it diverged in epoch {len(epochs)}: {why}", trained, reached=False, diverged=True)
-    if epochs and (found := RULES[spec.until](spec, epochs)) is not None:
+    if past and (why := past.last.diverged):
+        trained = len(past) - 1
+        before = past.best if spec.until == "validation" else trained
+        return Ending(before, f"it diverged in epoch {len(past)}: {why}", trained, reached=False, diverged=True)
+    if past and (found := RULES[spec.until](spec, past)) is not None:
         return found
-    if len(epochs) < spec.epochs:
+    if len(past) < spec.epochs:
         return None
-    return LAST[spec.until](spec, epochs)
+    return LAST[spec.until](spec, past)
 
 
-def best(epochs: Sequence[Epoch]) -> int:
-    """The epoch (from 1) of the lowest validation error, the first of equal ones; 0 if there was no epoch."""
-    return min(range(1, len(epochs) + 1), key=lambda epoch: epochs[epoch - 1].validation_error, default=0)
-
-
-def _never(_spec: TrainSpec, _epochs: Sequence[Epoch]) -> Ending | None:
+def _never(_spec: TrainSpec, _past: Past) -> Ending | None:
     return None
 
 
-def _loss(spec: TrainSpec, epochs: Sequence[Epoch]) -> Ending | None:
-    loss = epochs[-1].train_loss
+def _loss(spec: TrainSpec, past: Past) -> Ending | None:
+    loss = past.last.train_loss
     if spec.target_loss is None or not loss < spec.target_loss:
         return None
-    return Ending(len(epochs), f"training cross-entropy {loss:.4g} fell below {spec.target_loss:g}", len(epochs))
+    return Ending(len(past), f"training cross-entropy {loss:.4g} fell below {spec.target_loss:g}", len(past))
 
 
-def _validation(spec: TrainSpec, epochs: Sequence[Epoch]) -> Ending | None:
-    if len(epochs) - best(epochs) < spec.patience:
+def _validation(spec: TrainSpec, past: Past) -> Ending | None:
+    if len(past) - past.best < spec.patience:
         return None
-    return _best(epochs, f"no later epoch of {spec.patience} had a lower one")
+    return _best(past, f"no later epoch of {spec.patience} had a lower one")
 
 
-def _best(epochs: Sequence[Epoch], then: str) -> Ending:
-    epoch = best(epochs)
-    error = epochs[epoch - 1].validation_error
-    return Ending(epoch, f"validation error was lowest, {100 * error:.4g} %, after epoch {epoch}: {then}", len(epochs))
+def _best(past: Past, then: str) -> Ending:
+    reason = f"validation error was lowest, {100 * past.best_error:.4g} %, after epoch {past.best}: {then}"
+    return Ending(past.best, reason, len(past))
 
 
-def _convergence(spec: TrainSpec, epochs: Sequence[Epoch]) -> Ending | None:
-    losses = [epoch.train_loss for epoch in epochs]
-    if len(losses) <= spec.patience:
+def _convergence(spec: TrainSpec, past: Past) -> Ending | None:
+    if len(past) <= spec.patience:
         return None
-    before, since = min(losses[: -spec.patience]), min(losses[-spec.patience :])
+    before = past.lowest[-1 - spec.patience]
+    since = min(epoch.train_loss for epoch in past.epochs[-spec.patience :])
     if since < before * (1 - spec.tolerance):
         return None
     reason = f"training cross-entropy did not fall by {100 * spec.tolerance:g} % in {spec.patience} epochs"
-    return Ending(len(losses), reason, len(losses))
+    return Ending(len(past), reason, len(past))
 
 
-Rule = Callable[[TrainSpec, Sequence[Epoch]], Ending | None]
+Rule = Callable[[TrainSpec, Past], Ending | None]
 RULES: dict[str, Rule] = {"epochs": _never, "loss": _loss, "validation": _validation, "convergence": _convergence}
 """until -> whether what it waits for has come."""
 
-LAST: dict[str, Callable[[TrainSpec, Sequence[Epoch]], Ending]] = {
-    "epochs": lambda spec, epochs: Ending(spec.epochs, "all epochs", len(epochs)),
-    "loss": lambda spec, epochs: Ending(
+LAST: dict[str, Callable[[TrainSpec, Past], Ending]] = {
+    "epochs": lambda spec, past: Ending(spec.epochs, "all epochs", len(past)),
+    "loss": lambda spec, past: Ending(
         spec.epochs,
-        f"cross-entropy {epochs[-1].train_loss:.4g} had not fallen below {spec.target_loss:g} after all epochs",
-        len(epochs),
+        f"cross-entropy {past.last.train_loss:.4g} had not fallen below {spec.target_loss:g} after all epochs",
+        len(past),
         reached=False,
     ),
-    "validation": lambda _, epochs: _best(epochs, f"there were {len(epochs)}"),
-    "convergence": lambda spec, epochs: Ending(
-        spec.epochs, "it had not converged after all epochs", len(epochs), reached=False
+    "validation": lambda _, past: _best(past, f"there were {len(past)}"),
+    "convergence": lambda spec, past: Ending(
+        spec.epochs, "it had not converged after all epochs", len(past), reached=False
     ),
 }
 """until -> what is said where all epochs are over before that."""

@@ -43,7 +43,7 @@ class Moment:
     def state(self) -> dict[str, Tensor]:
         """All tensors that the rest of the training depends on: the network's, and those of the optimiser."""
         network = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
-        held = state_of_optimizer(self.model, self.optimizer)
+        held = state_of_optimizer(dict(self.model.named_parameters()), self.optimizer)
         return network | {f"optimizer.{name}": tensor for name, tensor in held.items()}
 
 
@@ -126,20 +126,20 @@ def moments(
     _place(model, device)
     train, others = data.train.to(device), _measured(data, device)
     still = freeze(model, frozen_parts(model, spec.freeze, spec.freeze_by))
-    optimizer = optimizer_of(model, spec)
+    optimizer = optimizer_of(model.parameters(), spec)
     if stopped is None:
-        yield Moment(0, model, optimizer, _rows_of(0, model, others))
+        yield Moment(0, model, optimizer, _measured_rows(0, model, others))
     else:
         _restore(model, optimizer, stopped.state)
     for epoch in range(stopped.epoch + 1 if stopped else 1, spec.epochs + 1):
         good = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         seen = _epoch(model, optimizer, train, data, spec, epoch, still)
-        rows = _rows_of(epoch, model, others) if seen.count() else []
+        rows = _measured_rows(epoch, model, others) if seen.count() else []
         if diverged := _diverged(seen, rows):
             model.load_state_dict(good)
-            yield Moment(epoch, model, optimizer, [_failure(epoch, seen, diverged)], diverged)
+            yield Moment(epoch, model, optimizer, [failure(epoch, seen.n, diverged)], diverged)
             return
-        rows = [*_rows(epoch, "train", seen.loss_sum / seen.n, seen.errors / seen.n, seen.n), *rows]
+        rows = [*rows_of(epoch, "train", seen.loss_sum / seen.n, seen.errors / seen.n, seen.n), *rows]
         yield Moment(epoch, model, optimizer, rows)
 
 
@@ -158,7 +158,8 @@ def _place(model: nn.Module, device: str) -> None:
 
 def _restore(model: nn.Module, optimizer: torch.optim.Optimizer, state: State) -> None:
     model.load_state_dict({name.removeprefix("model."): t for name, t in state.items() if name.startswith("model.")})
-    restore(model, optimizer, {n.removeprefix("optimizer."): t for n, t in state.items() if n.startswith("optimizer.")})
+    held = {n.removeprefix("optimizer."): t for n, t in state.items() if n.startswith("optimizer.")}
+    restore(dict(model.named_parameters()), optimizer, held)
 
 
 def _epoch(
@@ -232,11 +233,12 @@ def measure(model: nn.Module, split: Split) -> tuple[float, float, int]:
     return loss_sum / len(split), errors / len(split), len(split)
 
 
-def _rows_of(epoch: int, model: nn.Module, splits: dict[str, Split]) -> list[dict[str, Any]]:
-    return [row for name, split in splits.items() for row in _rows(epoch, name, *measure(model, split))]
+def _measured_rows(epoch: int, model: nn.Module, splits: dict[str, Split]) -> list[dict[str, Any]]:
+    return [row for name, split in splits.items() for row in rows_of(epoch, name, *measure(model, split))]
 
 
-def _rows(epoch: int, split: str, loss: float, error: float, n: int) -> list[dict[str, Any]]:
+def rows_of(epoch: int, split: str, loss: float, error: float, n: int) -> list[dict[str, Any]]:
+    """The rows of an epoch and a split."""
     reason = "mean over the epoch, while the weights moved" if split == "train" else ""
     place = {"step": epoch, "split": split, "n": n, "status": "ok", "reason": reason}
     return [
@@ -253,6 +255,7 @@ def _diverged(seen: Seen, rows: list[dict[str, Any]]) -> str:
     return f"the cross-entropy on {wrong[0]} data was not finite after it" if wrong else ""
 
 
-def _failure(epoch: int, seen: Seen, why: str) -> dict[str, Any]:
-    place = {"step": epoch, "split": "train", "n": seen.n, "status": "diverged", "reason": why}
+def failure(epoch: int, n: int, why: str) -> dict[str, Any]:
+    """The row of an epoch that could not be finished; `n` samples of it were seen."""
+    place = {"step": epoch, "split": "train", "n": n, "status": "diverged", "reason": why}
     return place | {"metric": "cross_entropy", "unit": "nats", "value": math.nan}

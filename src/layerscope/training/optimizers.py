@@ -1,13 +1,13 @@
 """Optimisers by name."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
-from torch import nn
+from torch import Tensor
 
 from layerscope.training.spec import TrainSpec
 
-Parameters = Iterable[nn.Parameter]
+Parameters = Iterable[Tensor]
 
 
 def _sgd(parameters: Parameters, spec: TrainSpec) -> torch.optim.Optimizer:
@@ -33,27 +33,26 @@ OPTIMIZERS: dict[str, Callable[[Parameters, TrainSpec], torch.optim.Optimizer]] 
 }
 
 
-def optimizer_of(model: nn.Module, spec: TrainSpec) -> torch.optim.Optimizer:
+def optimizer_of(parameters: Parameters, spec: TrainSpec) -> torch.optim.Optimizer:
     """The optimiser of the spec for all parameters that are not frozen, as PyTorch defines it (weight decay is an L2 penalty)."""
-    return OPTIMIZERS[spec.optimizer]([p for p in model.parameters() if p.requires_grad], spec)
+    return OPTIMIZERS[spec.optimizer]([p for p in parameters if p.requires_grad], spec)
 
 
-def state_of_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """All tensors of an optimiser, as `KEY.PARAMETER`."""
+def state_of_optimizer(named: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """All tensors of an optimiser of these parameters, as `KEY.PARAMETER`."""
     return {
         f"{key}.{name}": value
-        for name, parameter in model.named_parameters()
+        for name, parameter in named.items()
         for key, value in optimizer.state.get(parameter, {}).items()
-        if isinstance(value, torch.Tensor)
+        if isinstance(value, Tensor)
     }
 
 
-def restore(model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, torch.Tensor]) -> None:
+def restore(named: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, state: Mapping[str, Tensor]) -> None:
     """Give an optimiser the tensors of `state_of_optimizer`, laid out in memory as their parameters are."""
-    parameters = dict(model.named_parameters())
     for label, value in state.items():
         key, _, name = label.partition(".")
-        parameter = parameters[name]
+        parameter = named[name]
         if value.shape == parameter.shape and key != "step":
             place = torch.empty_like(parameter)
         else:  # a count of steps: where fused optimisers have it, or on the CPU

@@ -18,7 +18,7 @@ from layerscope.runtime import Progress
 from layerscope.state import nbytes_of
 from layerscope.step import Step
 from layerscope.table import Table
-from layerscope.training.ending import Ending, Epoch, best, ending
+from layerscope.training.ending import Ending, Epoch, Past, ending
 from layerscope.training.frozen import frozen_parts
 from layerscope.training.loop import Moment, Stopped, measure, moments, start
 from layerscope.training.spec import TrainSpec
@@ -55,7 +55,7 @@ def train(
     run = Run(out)
     with run.claim(spec):
         if run.trained:
-            _refuse_other_data(run, data, run.provenance["training"]["data"]["fingerprint"])
+            refuse_other_data(run, data, run.provenance["training"]["data"]["fingerprint"])
         else:
             _train(run, spec, model, data, device, progress)
     return run
@@ -92,17 +92,17 @@ def cost(spec: TrainSpec, *, data_dir: str | Path | None = None, device: str = "
 
 def _train(run: Run, spec: TrainSpec, model: nn.Module, data: DataSet, device: str, progress: Progress | None) -> None:
     began, saved = time.perf_counter(), time.monotonic()
-    for name in set(run.checkpoints.names("*" + SUFFIX)) - set(run.checkpoints.listed()):
-        run.checkpoints.remove(name)  # what a killed process left of one that it was taking away
+    left_over(run)
     stopped, rows, sessions = _stopped(run, data)
-    here = _session(device, stopped)
-    epochs = epochs_of(rows)
-    end = ending(spec, epochs)
+    here = session(device, stopped.epoch if stopped else 0)
+    past = Past(epochs_of(rows))
+    end = ending(spec, past)
     for moment in () if end else moments(spec, model, data, stopped, device):
         rows += moment.rows
-        epochs += epochs_of(moment.rows)
-        end = ending(spec, epochs)
-        so_far = best(epochs) if spec.until == "validation" else 0
+        for epoch in epochs_of(moment.rows):
+            past.add(epoch)
+        end = ending(spec, past)
+        so_far = past.best if spec.until == "validation" else 0
         _keep(run, spec, moment, end, so_far)
         if progress is not None and moment.epoch:
             progress("train", moment.epoch, spec.epochs)
@@ -110,31 +110,47 @@ def _train(run: Run, spec: TrainSpec, model: nn.Module, data: DataSet, device: s
             break
         if time.monotonic() - saved > EVERY:
             _save(run, moment, rows, data, [*sessions, here])
-            _drop(run, {epoch for epoch in range(moment.epoch + 1) if spec.keeps(epoch)} | {so_far})
+            drop(run, {epoch for epoch in range(moment.epoch + 1) if spec.keeps(epoch)} | {so_far})
             saved = time.monotonic()
     assert end is not None  # after the last epoch at the latest
-    _drop(run, set(spec.kept(end.epoch)))
-    _check_kept(run, end)
-    facts = environment() | {
-        "spec": spec.fingerprint,
-        "data": data.describe(),
+    facts = {
         "frozen": [part.name for part in frozen_parts(model, spec.freeze, spec.freeze_by)],
-        "ending": dataclasses.asdict(end),
         "device": here["device"],
         "threads": here["threads"],
         "sessions": [*sessions, here],
         "seconds": round(time.perf_counter() - began, 2),
         "resumed_after_epoch": stopped.epoch if stopped else None,
     }
-    run.record("training", facts)
-    run.folder.write(TRAINING, Table.of([{"run": run.name, **row} for row in rows], facts).save)
+    finish(run, spec, data, rows, end, facts)
     run.folder.remove(RESUME)
 
 
-def _session(device: str, stopped: Stopped | None) -> dict[str, Any]:
-    """What decides the last bits of what is computed from here on."""
+def left_over(run: Run) -> None:
+    """Remove what a killed process left of checkpoints that it was taking away."""
+    for name in set(run.checkpoints.names("*" + SUFFIX)) - set(run.checkpoints.listed()):
+        run.checkpoints.remove(name)
+
+
+def finish(
+    run: Run, spec: TrainSpec, data: DataSet, rows: list[dict[str, Any]], end: Ending, computed: dict[str, Any]
+) -> None:
+    """Write what a training came to; `computed` says where, and in what time. The run is complete with its last file."""
+    drop(run, set(spec.kept(end.epoch)))
+    _check_kept(run, end)
+    facts = environment() | {
+        "spec": spec.fingerprint,
+        "data": data.describe(),
+        "ending": dataclasses.asdict(end),
+        **computed,
+    }
+    run.record("training", facts)
+    run.folder.write(TRAINING, Table.of([{"run": run.name, **row} for row in rows], facts).save)
+
+
+def session(device: str, after: int) -> dict[str, Any]:
+    """What decides the last bits of what is computed after an epoch."""
     return {
-        "after_epoch": stopped.epoch if stopped else 0,
+        "after_epoch": after,
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
@@ -162,7 +178,7 @@ def _keep(run: Run, spec: TrainSpec, moment: Moment, end: Ending | None, so_far:
         save_state(run.checkpoints, Step(epoch), moment.model.state_dict())
 
 
-def _drop(run: Run, kept: set[int]) -> None:
+def drop(run: Run, kept: set[int]) -> None:
     """Remove all checkpoints but these. Of those before a resume only after the resume file has passed them: the epochs that
     are trained again could be other ones there."""
     for name in run.checkpoints.listed():
@@ -197,12 +213,12 @@ def _stopped(run: Run, data: DataSet) -> tuple[Stopped | None, list[dict[str, An
     with safe_open(run.folder.file(RESUME), framework="pt") as file:
         about = file.metadata()
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    _refuse_other_data(run, data, about["data"])
+    refuse_other_data(run, data, about["data"])
     sessions = json.loads(about.get("sessions", "[]"))
     return Stopped(int(about["epoch"]), state), json.loads(about["rows"]), sessions
 
 
-def _refuse_other_data(run: Run, data: DataSet, before: str) -> None:
+def refuse_other_data(run: Run, data: DataSet, before: str) -> None:
     if data.fingerprint != before:
         raise UseError(
             f"{run.path} was trained on other data than {data.name} is here (fingerprints differ); choose another --out"

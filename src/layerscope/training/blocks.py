@@ -1,0 +1,108 @@
+"""Which members of a population are trained as one stack."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from layerscope.data import DataSet, load
+from layerscope.models import build
+from layerscope.training.spec import TrainSpec
+from layerscope.training.stack import why_not
+
+MEMBERS = 128
+"""At most so many in a stack."""
+TOGETHER = 4_000_000
+"""At most so many values in a stack: beyond, they and their momentum no longer stay near the processor."""
+ALONE = 1_000_000
+"""A network of more values is trained alone: its own products keep the processor busy."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Members (by place) that are trained as one stack; or one member, with the reason `why` it is trained alone."""
+
+    members: tuple[int, ...]
+    why: str = ""
+
+
+def blocks_of(specs: Sequence[TrainSpec], data_dir: str | Path | None = None) -> list[Block]:
+    """The members in blocks, each block one unit of work. It depends on specs and data alone.
+
+    A stack is of one form and setting: its members differ in the seed and in the data, whose splits are of equal sizes.
+    """
+    return blocks_of_sets(specs, loaded([spec.data for spec in specs], data_dir))
+
+
+def blocks_of_sets(specs: Sequence[TrainSpec], sets: Mapping[str, DataSet]) -> list[Block]:
+    """The same, of data sets that are in memory already."""
+    alike: dict[Any, list[int]] = {}
+    for i, spec in enumerate(specs):
+        alike.setdefault(_key(spec, sets[spec.data]), []).append(i)
+    return [block for members in alike.values() for block in _split(members, specs, sets)]
+
+
+def loaded(names: Sequence[str], data_dir: str | Path | None) -> dict[str, DataSet]:
+    """Each data set once; equal inputs, as of sets that differ in label noise, are held in memory once."""
+    found: dict[str, DataSet] = {}
+    for name in dict.fromkeys(names):
+        data = load(name, data_dir)
+        for there in found.values():
+            data = _sharing(data, there)
+        found[name] = data
+    return found
+
+
+def _sharing(data: DataSet, there: DataSet) -> DataSet:
+    """The data set with the inputs of another in place of its own, where they are equal."""
+    changed = {
+        name: dataclasses.replace(split, source=there.splits[name].source)
+        for name, split in data.splits.items()
+        if name in there.splits and _equal(split.source, there.splits[name].source)
+    }
+    return dataclasses.replace(data, **changed)
+
+
+def _equal(a: Any, b: Any) -> bool:
+    return isinstance(a, Tensor) and isinstance(b, Tensor) and torch.equal(a, b)
+
+
+def _key(spec: TrainSpec, data: DataSet) -> Any:
+    """Members with the same may be in one stack."""
+    form = dataclasses.replace(spec, seed=0, data="")
+    sizes = tuple((name, len(split), split.shape) for name, split in data.splits.items())
+    return form, data.classes, sizes
+
+
+def _split(members: Sequence[int], specs: Sequence[TrainSpec], sets: Mapping[str, DataSet]) -> list[Block]:
+    spec, data = specs[members[0]], sets[specs[members[0]].data]
+    with torch.device("meta"):
+        form = build(spec.model, data.input_shape, data.classes)
+    if why := _alone(spec, data, form) or ("" if len(members) > 1 else "no other member is of its form and setting"):
+        return [Block((i,), why) for i in members]
+    size = sum(parameter.numel() for parameter in form.parameters())
+    most = max(2, min(MEMBERS, TOGETHER // size))
+    # Those that see the same inputs side by side, in blocks of about equal size.
+    members = sorted(members, key=lambda i: (specs[i].seed, i))
+    each = math.ceil(len(members) / math.ceil(len(members) / most))
+    blocks = [Block(tuple(sorted(members[at : at + each]))) for at in range(0, len(members), each)]
+    return [block if len(block.members) > 1 else Block(block.members, "it is left over") for block in blocks]
+
+
+def _alone(spec: TrainSpec, data: DataSet, form: nn.Module) -> str:
+    """Why members of this form and setting are trained one by one; nothing if they are stacked."""
+    if spec.augment != "none":
+        return f"its inputs are changed at random (augment={spec.augment})"
+    if spec.precision != "float32":
+        return f"its precision is {spec.precision}"
+    if not all(isinstance(split.source, Tensor) for split in data.splits.values()):
+        return "its inputs are not in memory"
+    if why := why_not(form):
+        return why
+    size = sum(parameter.numel() for parameter in form.parameters())
+    return f"it has {size:,} values, and stacks pay below {ALONE:,}" if size > ALONE else ""

@@ -1,0 +1,234 @@
+"""A stack of trainings on disk: each run is what its own training would have left, and a stop loses nothing."""
+
+import dataclasses
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import layerscope as ls
+from layerscope.errors import UseError
+from layerscope.store import Folder
+from layerscope.training import session, together
+from layerscope.training.blocks import Block, blocks_of, loaded
+from layerscope.training.together import train_together
+
+BASE = ls.TrainSpec(
+    model="fcn-2x8", data="digits?n_train=300", epochs=6, batch_size=64, lr=0.1, checkpoints=(2,), schedule="constant"
+)
+DATA = ("digits?n_train=300", "digits?n_train=300&shuffled=0.5")
+
+
+def specs(base: ls.TrainSpec = BASE) -> list[ls.TrainSpec]:
+    """Two seeds times two ratios of noise; not in the order of a stack."""
+    return [dataclasses.replace(base, data=data, seed=seed) for data in DATA for seed in (1, 0)]
+
+
+def population(path: Path, asked: list[ls.TrainSpec], **how) -> list[ls.Run]:
+    outs = [path / f"run-{i}" for i in range(len(asked))]
+    return train_together(asked, outs, Folder(path), "block-0", **how)
+
+
+def close(a: ls.Run, b: ls.Run) -> None:
+    """The same trajectory and losses, but for rounding."""
+    one, other = (ls.Trajectory.open(run.path / "checkpoints") for run in (a, b))
+    assert one.steps == other.steps
+    for step in one.steps:
+        for name, tensor in one[step].items():
+            assert torch.allclose(tensor, other[step][name], rtol=1e-3, atol=1e-4), (step, name)
+    tables = [run.training().frame.drop(columns="run") for run in (a, b)]
+    errors = [table["metric"] == "error" for table in tables]
+    pd.testing.assert_frame_equal(*(table.drop(columns="value") for table in tables), check_exact=True)
+    values = [table["value"].to_numpy() for table in tables]
+    np.testing.assert_allclose(values[0][~errors[0]], values[1][~errors[1]], rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(values[0][errors[0]], values[1][errors[1]], atol=0.01)
+    ends = [run.ending for run in (a, b)]
+    assert {k: v for k, v in ends[0].items() if k != "reason"} == {k: v for k, v in ends[1].items() if k != "reason"}
+
+
+ENDINGS = {
+    "all epochs": {},
+    "a loss that some reach": {"until": "loss", "target_loss": 1.0, "epochs": 12},
+    "the best validation error": {"until": "validation", "patience": 2, "data": "digits?n_train=300&n_validation=100"},
+    "convergence": {"until": "convergence", "patience": 2, "tolerance": 0.2, "epochs": 12},
+    "frozen": {"freeze": ("layer2",)},
+    "Adam": {"optimizer": "adam", "lr": 0.01},
+}
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_each_run_is_that_of_its_own_training(ending, tmp_path):
+    fields = {**ENDINGS[ending]}
+    data = fields.pop("data", None)
+    asked = specs(dataclasses.replace(BASE, **fields))
+    if data:
+        asked = [dataclasses.replace(one, data=data + one.data.partition("300")[2]) for one in asked]
+    runs = population(tmp_path, asked)
+    last = {run.ending["trained"] for run in runs}
+    if ending in ("a loss that some reach", "the best validation error", "convergence"):
+        assert len(last) > 1, "members leave at different times"
+    for i, (run, spec) in enumerate(zip(runs, asked, strict=True)):
+        close(run, ls.train(spec, tmp_path / f"alone-{i}"))
+        facts = run.provenance["training"]
+        assert facts["stack"] == {"name": "block-0", "members": 4}
+        assert facts["spec"] == spec.fingerprint
+        assert facts["frozen"] == (["layer2"] if spec.freeze else [])
+    assert not list((tmp_path / "resume").glob("*"))
+
+
+def test_one_that_diverges_keeps_the_network_before(tmp_path):
+    asked = specs(dataclasses.replace(BASE, lr=1e18, momentum=0.0))
+    runs = population(tmp_path, asked)
+    for i, (run, spec) in enumerate(zip(runs, asked, strict=True)):
+        alone = ls.train(spec, tmp_path / f"alone-{i}")
+        assert run.ending["diverged"]
+        assert run.ending["epoch"] == alone.ending["epoch"]
+        row = run.training().where(status="diverged").iloc[0]
+        assert np.isnan(row["value"])
+        assert row["step"] == alone.training().where(status="diverged").iloc[0]["step"]
+
+
+class Unplugged(Exception):  # noqa: N818 (not an error)
+    pass
+
+
+def same(a: Path, b: Path) -> None:
+    """The same bits in all runs."""
+    names = sorted(path.name for path in a.glob("run-*"))
+    assert names == sorted(path.name for path in b.glob("run-*"))
+    for name in names:
+        one, other = (ls.Run.open(path / name) for path in (a, b))
+        trajectories = [ls.Trajectory.open(run.path / "checkpoints") for run in (one, other)]
+        assert trajectories[0].steps == trajectories[1].steps
+        for step in trajectories[0].steps:
+            values = trajectories[1][step]
+            assert all(torch.equal(tensor, values[key]) for key, tensor in trajectories[0][step].items())
+        frames = [run.training().frame for run in (one, other)]
+        pd.testing.assert_frame_equal(*frames, check_exact=True)
+        assert one.ending == other.ending
+
+
+LEAVING = dataclasses.replace(BASE, until="loss", target_loss=1.0, epochs=12)
+
+
+@pytest.mark.parametrize("tells", [1, 4, 7, 9])
+def test_a_stack_goes_on_with_the_same_bits(tells, tmp_path, monkeypatch):
+    """Also after a stop between a member's end and the next save."""
+    population(tmp_path / "whole", specs(LEAVING))
+    monkeypatch.setattr(together, "EVERY", 0.0)
+    monkeypatch.setattr(together, "SHARE", 1e9)
+    told = []
+
+    def progress(what: str, done: int, total: int) -> None:
+        told.append((what, done, total))
+        if len(told) == tells:
+            raise Unplugged
+
+    with pytest.raises(Unplugged):
+        population(tmp_path / "part", specs(LEAVING), progress=progress)
+    assert told[-1][0] == "train"
+    assert told[-1][2] == 4 * 12
+    ends = []
+    population(tmp_path / "part", specs(LEAVING), progress=lambda *told: ends.append(told))
+    assert ends[-1][1:] == (48, 48)
+    same(tmp_path / "whole", tmp_path / "part")
+
+
+def test_what_is_complete_is_left_alone(tmp_path):
+    population(tmp_path, specs())
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
+    population(tmp_path, specs())
+    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
+    with pytest.raises(UseError, match="holds a run of another spec"):
+        population(tmp_path, specs(dataclasses.replace(BASE, lr=0.2)))
+
+
+KILLED = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from tests import test_together
+from layerscope.training import together
+together.EVERY, together.SHARE = 0.0, 1e9
+import pandas, sklearn.datasets  # so that "ready" means that the work begins
+print("ready", flush=True)
+test_together.population(Path(sys.argv[1]), test_together.specs(test_together.LEAVING))
+"""
+
+
+def killed_at_random_moments(path: Path, kills: int, seed: int) -> int:
+    """Start again and again, killing each process some time after it began its work; how many were at work then."""
+    chosen, hits = random.Random(seed), 0
+    command = [sys.executable, "-c", KILLED, str(path), str(Path(__file__).parents[1])]
+    for _ in range(kills):
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"ready\n"
+            time.sleep(chosen.uniform(0, 0.6))
+            hits += process.poll() is None
+            process.kill()
+    return hits
+
+
+def test_killed_at_random_moments(tmp_path):
+    population(tmp_path / "whole", specs(LEAVING))
+    assert killed_at_random_moments(tmp_path / "part", kills=3, seed=0)
+    population(tmp_path / "part", specs(LEAVING))
+    same(tmp_path / "whole", tmp_path / "part")
+    assert not list(tmp_path.rglob(".partial-*"))
+
+
+@pytest.mark.slow
+def test_killed_twenty_times(tmp_path):
+    population(tmp_path / "whole", specs(LEAVING))
+    hits = 0
+    for attempt in range(20):  # a kill, then all the rest: each of the twenty is of a training under way
+        path = tmp_path / f"part-{attempt}"
+        hits += killed_at_random_moments(path, kills=2, seed=attempt)
+        population(path, specs(LEAVING))
+        same(tmp_path / "whole", path)
+    assert hits >= 20
+
+
+def test_blocks_have_members_of_one_form():
+    widths = [dataclasses.replace(one, model=f"fcn-2x{h}") for h in (4, 8) for one in specs()]
+    others = [
+        dataclasses.replace(BASE, model="fcn-2x8?dropout=0.5"),
+        dataclasses.replace(BASE, lr=0.3),
+        dataclasses.replace(BASE, data="digits?n_train=200"),
+        dataclasses.replace(BASE, precision="bfloat16"),
+    ]
+    blocks = blocks_of([*widths, *others])
+    assert [block.members for block in blocks[:2]] == [(0, 1, 2, 3), (4, 5, 6, 7)]
+    assert [block.members for block in blocks[2:]] == [(8,), (9,), (10,), (11,)]
+    whys = [block.why for block in blocks]
+    assert whys[:2] == ["", ""]
+    for why, part in zip(whys[2:], ["drops units at random", "no other member", "no other member", "bfloat16"], strict=True):
+        assert part in why
+    assert blocks_of([]) == []
+
+
+def test_large_populations_are_cut_into_blocks_of_about_equal_size():
+    many = [dataclasses.replace(BASE, seed=seed) for seed in range(300)]
+    blocks = blocks_of(many)
+    assert [len(block.members) for block in blocks] == [100, 100, 100]
+    assert sorted(i for block in blocks for i in block.members) == list(range(300))
+    wide = [dataclasses.replace(BASE, model="fcn-2x900", seed=seed) for seed in range(10)]  # 870,000 values each
+    assert [len(block.members) for block in blocks_of(wide)] == [4, 4, 2]
+    huge = blocks_of([dataclasses.replace(BASE, model="fcn-2x1100", seed=seed) for seed in range(2)])
+    assert huge == [Block((i,), "it has 1,293,610 values, and stacks pay below 1,000,000") for i in range(2)]
+
+
+def test_equal_inputs_are_held_once():
+    sets = loaded(["digits", "digits?shuffled=0.5", "digits?n_train=100"], None)
+    assert sets["digits"].train.source is sets["digits?shuffled=0.5"].train.source
+    assert not torch.equal(sets["digits"].train.targets, sets["digits?shuffled=0.5"].train.targets)
+    assert sets["digits"].test.source is sets["digits?n_train=100"].test.source
+    assert len(sets["digits?n_train=100"].train) == 100
+    assert session.EVERY > 0
