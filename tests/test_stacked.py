@@ -85,7 +85,8 @@ def test_each_member_moves_as_alone(model, optimizer):
         assert far(dict(together.values(member)), by_itself[-1][0]) < 1e-9
         for lap, (_, rows) in zip(laps, by_itself, strict=True):
             found = {(row["split"], row["metric"]): row["value"] for row in rows}
-            pairs_of = lap[member].others | ({"train": lap[member].train} if lap[member].train else {})
+            train = lap[member].train
+            pairs_of = lap[member].others | ({} if train is None else {"train": train})
             assert {split for split, _ in found} == set(pairs_of)
             for split, (loss, error) in pairs_of.items():
                 assert loss == pytest.approx(found[split, "cross_entropy"], rel=1e-9)
@@ -177,7 +178,7 @@ def test_a_stack_computes_what_its_networks_do(data):
     at = 0
     for feed, count in zip(feeds, counts, strict=True):
         for model in models[at : at + count]:
-            assert torch.allclose(found[at], model(feed), rtol=1e-10, atol=1e-12)
+            assert torch.allclose(found[at].T, model(feed), rtol=1e-10, atol=1e-12)
             at += 1
 
 

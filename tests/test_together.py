@@ -14,6 +14,7 @@ import torch
 
 import layerscope as ls
 from layerscope.errors import UseError
+from layerscope.models import build
 from layerscope.store import Folder
 from layerscope.training import session, together
 from layerscope.training.blocks import Block, blocks_of, loaded
@@ -42,12 +43,12 @@ def close(a: ls.Run, b: ls.Run) -> None:
     for step in one.steps:
         for name, tensor in one[step].items():
             assert torch.allclose(tensor, other[step][name], rtol=1e-3, atol=1e-4), (step, name)
-    tables = [run.training().frame.drop(columns="run") for run in (a, b)]
-    errors = [table["metric"] == "error" for table in tables]
-    pd.testing.assert_frame_equal(*(table.drop(columns="value") for table in tables), check_exact=True)
-    values = [table["value"].to_numpy() for table in tables]
-    np.testing.assert_allclose(values[0][~errors[0]], values[1][~errors[1]], rtol=1e-3, atol=1e-5)
-    np.testing.assert_allclose(values[0][errors[0]], values[1][errors[1]], atol=0.01)
+    mine, its = (run.training().frame.drop(columns="run") for run in (a, b))
+    pd.testing.assert_frame_equal(mine.drop(columns="value"), its.drop(columns="value"), check_exact=True)
+    errors = (mine["metric"] == "error").to_numpy()
+    values, known = mine["value"].to_numpy(), its["value"].to_numpy()
+    np.testing.assert_allclose(values[~errors], known[~errors], rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(values[errors], known[errors], atol=0.01)
     ends = [run.ending for run in (a, b)]
     assert {k: v for k, v in ends[0].items() if k != "reason"} == {k: v for k, v in ends[1].items() if k != "reason"}
 
@@ -109,8 +110,7 @@ def same(a: Path, b: Path) -> None:
         for step in trajectories[0].steps:
             values = trajectories[1][step]
             assert all(torch.equal(tensor, values[key]) for key, tensor in trajectories[0][step].items())
-        frames = [run.training().frame for run in (one, other)]
-        pd.testing.assert_frame_equal(*frames, check_exact=True)
+        pd.testing.assert_frame_equal(one.training().frame, other.training().frame, check_exact=True)
         assert one.ending == other.ending
 
 
@@ -209,7 +209,9 @@ def test_blocks_have_members_of_one_form():
     assert [block.members for block in blocks[2:]] == [(8,), (9,), (10,), (11,)]
     whys = [block.why for block in blocks]
     assert whys[:2] == ["", ""]
-    for why, part in zip(whys[2:], ["drops units at random", "no other member", "no other member", "bfloat16"], strict=True):
+    for why, part in zip(
+        whys[2:], ["drops units at random", "no other member", "no other member", "bfloat16"], strict=True
+    ):
         assert part in why
     assert blocks_of([]) == []
 
@@ -222,7 +224,22 @@ def test_large_populations_are_cut_into_blocks_of_about_equal_size():
     wide = [dataclasses.replace(BASE, model="fcn-2x900", seed=seed) for seed in range(10)]  # 870,000 values each
     assert [len(block.members) for block in blocks_of(wide)] == [4, 4, 2]
     huge = blocks_of([dataclasses.replace(BASE, model="fcn-2x1100", seed=seed) for seed in range(2)])
-    assert huge == [Block((i,), "it has 1,293,610 values, and stacks pay below 1,000,000") for i in range(2)]
+    why = "a step takes 83 million multiplications, and stacks pay below 60"  # 64 samples x (64 + 1100 + 10) x 1100
+    assert huge == [Block((i,), why) for i in range(2)]
+
+
+def test_a_stack_of_convolutions_is_cut_by_what_its_layers_give():
+    spec = dataclasses.replace(BASE, model="vgg-11?width=0.05&hidden=40", batch_size=300)
+    data = loaded([spec.data], None)[spec.data]
+    given = 0
+    flow = data.train.inputs
+    for layer in build(spec.model, data.input_shape, data.classes).children():
+        flow = layer(flow)
+        given += flow.numel()
+    sizes = [len(block.members) for block in blocks_of([dataclasses.replace(spec, seed=seed) for seed in range(100)])]
+    assert sum(sizes) == 100
+    assert max(sizes) * given <= 32_000_000
+    assert len(sizes) == -(-100 // (32_000_000 // given)) > 1
 
 
 def test_equal_inputs_are_held_once():

@@ -94,7 +94,12 @@ class Split:
     @property
     def inputs(self) -> Tensor:
         """All inputs at once, `[n, *shape]`, as `batches` gives them. Pictures that are not in memory are all decoded."""
-        return self.source if isinstance(self.source, Tensor) else torch.cat(list(self.source.batches(512)))
+        return torch.cat(list(self._source.batches(512))) if self.held is None else self.held
+
+    @property
+    def held(self) -> Tensor | None:
+        """All inputs, `[n, *shape]`, where they are in memory as one tensor."""
+        return self._source.inputs if isinstance(self._source, Held) else None
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from layerscope.data import DataSet, load
 from layerscope.models import build
@@ -17,10 +18,12 @@ from layerscope.training.stack import why_not
 
 MEMBERS = 128
 """At most so many in a stack."""
-TOGETHER = 4_000_000
+VALUES = 4_000_000
 """At most so many values in a stack: beyond, they and their momentum no longer stay near the processor."""
-ALONE = 1_000_000
-"""A network of more values is trained alone: its own products keep the processor busy."""
+OUTPUTS = 32_000_000
+"""At most so many outputs of layers in a step of a stack: 128 MB, and as much again for their gradients."""
+PRODUCTS = 60_000_000
+"""A network with more multiplications in the forward of a step is trained alone: its own products keep two processors busy."""
 
 
 @dataclass(frozen=True)
@@ -63,13 +66,13 @@ def _sharing(data: DataSet, there: DataSet) -> DataSet:
     changed = {
         name: dataclasses.replace(split, source=there.splits[name].source)
         for name, split in data.splits.items()
-        if name in there.splits and _equal(split.source, there.splits[name].source)
+        if name in there.splits and _equal(split.held, there.splits[name].held)
     }
     return dataclasses.replace(data, **changed)
 
 
-def _equal(a: Any, b: Any) -> bool:
-    return isinstance(a, Tensor) and isinstance(b, Tensor) and torch.equal(a, b)
+def _equal(a: Tensor | None, b: Tensor | None) -> bool:
+    return a is not None and b is not None and torch.equal(a, b)
 
 
 def _key(spec: TrainSpec, data: DataSet) -> Any:
@@ -85,8 +88,8 @@ def _split(members: Sequence[int], specs: Sequence[TrainSpec], sets: Mapping[str
         form = build(spec.model, data.input_shape, data.classes)
     if why := _alone(spec, data, form) or ("" if len(members) > 1 else "no other member is of its form and setting"):
         return [Block((i,), why) for i in members]
-    size = sum(parameter.numel() for parameter in form.parameters())
-    most = max(2, min(MEMBERS, TOGETHER // size))
+    size, outputs, _ = _step(form, data, spec.batch_size)
+    most = max(2, min(MEMBERS, VALUES // size, OUTPUTS // outputs))
     # Those that see the same inputs side by side, in blocks of about equal size.
     members = sorted(members, key=lambda i: (specs[i].seed, i))
     each = math.ceil(len(members) / math.ceil(len(members) / most))
@@ -100,9 +103,28 @@ def _alone(spec: TrainSpec, data: DataSet, form: nn.Module) -> str:
         return f"its inputs are changed at random (augment={spec.augment})"
     if spec.precision != "float32":
         return f"its precision is {spec.precision}"
-    if not all(isinstance(split.source, Tensor) for split in data.splits.values()):
+    if any(split.held is None for split in data.splits.values()):
         return "its inputs are not in memory"
     if why := why_not(form):
         return why
-    size = sum(parameter.numel() for parameter in form.parameters())
-    return f"it has {size:,} values, and stacks pay below {ALONE:,}" if size > ALONE else ""
+    products = _step(form, data, spec.batch_size)[2]
+    if products <= PRODUCTS:
+        return ""
+    return f"a step takes {products / 1e6:,.0f} million multiplications, and stacks pay below {PRODUCTS / 1e6:,.0f}"
+
+
+def _step(form: nn.Module, data: DataSet, batch: int) -> tuple[int, int, int]:
+    """Of one member: its values, and the outputs of layers and the multiplications of one forward in training; nothing is
+    computed."""
+    outputs = 0
+
+    def count(module: nn.Module, inputs: Any, output: Tensor) -> None:
+        nonlocal outputs
+        outputs += output.numel()
+
+    hooks = [module.register_forward_hook(count) for module in form.modules() if not list(module.children())]
+    with FlopCounterMode(display=False) as flops:
+        form(torch.empty(batch, *data.input_shape, device="meta"))
+    for hook in hooks:
+        hook.remove()
+    return sum(parameter.numel() for parameter in form.parameters()), outputs, flops.get_total_flops() // 2

@@ -123,7 +123,7 @@ def moments(
     """The training of a `start` before any data is seen and after each epoch; from where it was stopped, with the same bits
     (on a CPU, with as many threads). An epoch whose loss is not finite is the last, and says so.
     """
-    _place(model, device)
+    place(model, device)
     train, others = data.train.to(device), _measured(data, device)
     still = freeze(model, frozen_parts(model, spec.freeze, spec.freeze_by))
     optimizer = optimizer_of(model.parameters(), spec)
@@ -143,7 +143,7 @@ def moments(
         yield Moment(epoch, model, optimizer, rows)
 
 
-def _place(model: nn.Module, device: str) -> None:
+def place(model: nn.Module, device: str) -> None:
     """Move a network to a device, laid out as its convolutions are fastest.
 
     On a CPU, the gradient of a strided 1x1 convolution of few channels that are last in memory is written outside its

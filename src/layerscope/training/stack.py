@@ -13,7 +13,7 @@ from layerscope.state import State
 @dataclass(frozen=True)
 class Flow:
     """What goes from layer to layer, in one of three forms: `inputs` of each feed, `[feeds, n, *shape]`, as long as all members
-    that share them see the same; then `units`, `[members, n, units]`, or `channels`, `[n, members * channels, height, width]`.
+    that share them see the same; then `units`, `[members, units, n]`, or `channels`, `[n, members * channels, height, width]`.
 
     `counts` has how many members each feed has.
     """
@@ -61,7 +61,7 @@ class Stack:
         return [value for value in self.values.values() if value.requires_grad]
 
     def outputs(self, feeds: Tensor, counts: Sequence[int]) -> Tensor:
-        """`[members, n, classes]`, for the inputs of each feed, `[feeds, n, *shape]`; it has so many members, in their order."""
+        """`[members, classes, n]`, for the inputs of each feed, `[feeds, n, *shape]`; it has so many members, in their order."""
         flow = Flow(feeds, "inputs", counts)
         for path, module in _leaves(self.form):
             own = {name: self.values[f"{path}.{name}" if path else name] for name, _ in module.named_parameters()}
@@ -115,23 +115,18 @@ def _linear(module: nn.Module, own: Mapping[str, Tensor], flow: Flow) -> Flow:
     weight = own["weight"]
     bias = own["bias"] if "bias" in own else weight.new_zeros(weight.shape[:2])
     if flow.form == "units":
-        return flow.become(torch.baddbmm(bias.unsqueeze(1), flow.values, weight.transpose(1, 2)))
+        return flow.become(torch.baddbmm(bias.unsqueeze(2), weight, flow.values))
     return flow.become(_first_linear(weight, bias, flow.values, flow.counts), "units")
 
 
 def _first_linear(weight: Tensor, bias: Tensor, feeds: Tensor, counts: Sequence[int]) -> Tensor:
-    """`[members, n, units]`: where all feeds have as many members, one product; else one a feed."""
+    """`[members, units, n]`: where all feeds have as many members, one product; else one a feed."""
     if len(set(counts)) > 1:
         parts = zip(weight.split(list(counts)), bias.split(list(counts)), feeds.split(1), counts, strict=True)
         return torch.cat([_first_linear(w, b, inputs, [count]) for w, b, inputs, count in parts])
     members, units, width = weight.shape
-    count, n = counts[0], feeds.shape[1]
-    if len(feeds) == 1:
-        wide = functional.linear(feeds[0], weight.reshape(-1, width), bias.reshape(-1))
-        return wide.view(n, members, units).transpose(0, 1)
-    each = weight.view(len(feeds), count * units, width).transpose(1, 2)
-    wide = torch.baddbmm(bias.view(len(feeds), 1, -1), feeds, each)
-    return wide.view(len(feeds), n, count, units).transpose(1, 2).reshape(members, n, units)
+    wide = torch.baddbmm(bias.view(len(feeds), -1, 1), weight.view(len(feeds), -1, width), feeds.transpose(1, 2))
+    return wide.view(members, units, -1)
 
 
 def _conv(module: nn.Module, own: Mapping[str, Tensor], flow: Flow) -> Flow:
@@ -158,7 +153,7 @@ def _flatten(module: nn.Module, own: Mapping[str, Tensor], flow: Flow) -> Flow:
     if flow.form == "units":
         return flow
     n = len(flow.values)
-    return flow.become(flow.values.reshape(n, sum(flow.counts), -1).transpose(0, 1), "units")
+    return flow.become(flow.values.reshape(n, sum(flow.counts), -1).permute(1, 2, 0), "units")
 
 
 def _each(module: nn.Module, own: Mapping[str, Tensor], flow: Flow) -> Flow:

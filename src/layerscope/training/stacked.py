@@ -121,12 +121,12 @@ class Stacked:
             inputs = _gathered(train.tensors, [which for (which, _), _ in feeds], of_feeds[:, step])
             targets = train.targets[sets, of_members[:, step]]
             outputs = self.stack.outputs(inputs, [count for _, count in feeds])
-            loss = _cross_entropy(outputs, targets)
+            loss = cross_entropy(outputs, targets, reduction="none")
             self._optimizer.zero_grad()
             loss.mean(1).sum().backward()
             self._optimizer.step()
             losses += loss.detach().sum(1)
-            errors += _errors(outputs, targets)
+            errors += is_error(outputs.detach(), targets).sum(1)
         return losses.tolist(), errors.tolist()
 
     @torch.no_grad()
@@ -150,8 +150,8 @@ class Stacked:
             inputs = inputs[0][None] if len(inputs) == 1 else torch.stack(inputs)
             targets = split.targets[sets, step]
             outputs = self.stack.outputs(inputs, [count for _, count in feeds])
-            losses += _cross_entropy(outputs, targets).sum(1)
-            errors += _errors(outputs, targets)
+            losses += cross_entropy(outputs, targets, reduction="none").sum(1)
+            errors += is_error(outputs.detach(), targets).sum(1)
         n = len(split)
         return [(loss / n, error / n) for loss, error in zip(losses.tolist(), errors.tolist(), strict=True)]
 
@@ -208,19 +208,9 @@ def _gathered(tensors: Sequence[Tensor], which: Sequence[int], order: Tensor) ->
     """`[feeds, n, *shape]`: of each feed its inputs in its order, `[feeds, n]`."""
     order = order.to(tensors[0].device)
     if len(set(which)) == 1:
-        return tensors[which[0]][order]
-    return torch.stack([tensors[i][indices] for i, indices in zip(which, order, strict=True)])
-
-
-def _cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
-    """`[members, n]`."""
-    return cross_entropy(outputs.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
-
-
-def _errors(outputs: Tensor, targets: Tensor) -> Tensor:
-    """`[members]`."""
-    wrong = is_error(outputs.detach().flatten(0, 1), targets.flatten())
-    return wrong.view_as(targets).sum(1)
+        inputs = tensors[which[0]]
+        return inputs.index_select(0, order.flatten()).view(*order.shape, *inputs.shape[1:])
+    return torch.stack([tensors[i].index_select(0, indices) for i, indices in zip(which, order, strict=True)])
 
 
 def _diverged(loss: float, others: Mapping[str, Pair], n: int) -> str:
