@@ -10,7 +10,10 @@ import pytest
 from beartype import BeartypeConf
 from beartype.claw import beartype_package
 
-LAZY = ("layerscope.table", "layerscope.partition", "layerscope.plots", "layerscope.report", "layerscope.cli")
+LAZY = (
+    *("layerscope.table", "layerscope.partition", "layerscope.plots", "layerscope.report", "layerscope.cli"),
+    *("layerscope.cli_sweep", "layerscope.sweeps.folder"),
+)
 """Their annotations name pandas, matplotlib or rooms that they import late, and cannot be resolved when they are loaded."""
 
 beartype_package("layerscope", conf=BeartypeConf(is_pep484_tower=True, claw_skip_package_names=LAZY))

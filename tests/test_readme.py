@@ -47,6 +47,28 @@ def test_the_tutorial_on_the_training_lab(capsys):
     assert names["run"].ending["reached"]  # type: ignore[attr-defined]
 
 
+def test_the_tutorial_on_populations(capsys):
+    tutorial = README.parent / "docs" / "tutorials" / "populations.md"
+    names: dict[str, object] = {}
+    for block in re.findall(r"^```python\n(.*?)```", tutorial.read_text(), re.DOTALL | re.MULTILINE):
+        exec(compile(block, str(tutorial), "exec"), names)
+    printed = capsys.readouterr().out
+    assert "12 networks, the first: hidden=2,noise=0,seed=0" in printed
+    assert "hidden=16,noise=0.2,seed=1 all epochs ['robustness']" in printed
+    assert "12 networks on digits" in names["figure"].get_suptitle()  # type: ignore[attr-defined]
+
+
+def test_the_grid_of_the_tutorial_is_one(tmp_path):
+    from layerscope.sweeps.spec import read
+
+    tutorial = (README.parent / "docs" / "tutorials" / "populations.md").read_text()
+    (text,) = re.findall(r"^```yaml\n(.*?)```", tutorial, re.DOTALL | re.MULTILINE)
+    (tmp_path / "grid.yaml").write_text(text)
+    spec, out = read(tmp_path / "grid.yaml")
+    assert len(spec.members()) == 6 * 3 * 5
+    assert str(out) == "runs/double-descent"
+
+
 def test_links_within_the_documentation_lead_somewhere():
     root = README.parent
     pages = [README, *root.glob("docs/**/*.md"), root / "CHANGELOG.md"]

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from layerscope.analyses.spec import RobustnessSpec
 from layerscope.errors import UseError
 from layerscope.spec import canonical_json, fingerprint
+from layerscope.sweeps.spec import SweepSpec
 from layerscope.training.spec import TrainSpec
 
 OTHER = {
@@ -76,6 +77,14 @@ OTHER_ROBUSTNESS = {
 def test_every_field_of_an_analysis_changes_the_fingerprint():
     assert set(OTHER_ROBUSTNESS) == {field.name for field in dataclasses.fields(RobustnessSpec)}
     specs = [RobustnessSpec(), *(RobustnessSpec(**{name: value}) for name, value in OTHER_ROBUSTNESS.items())]
+    assert len({spec.fingerprint for spec in specs}) == len(specs)
+
+
+def test_every_field_of_a_sweep_changes_the_fingerprint():
+    grid = {"lr": [0.1, 0.2], "seed": [0, 1]}
+    other = {"base": {"epochs": 7}, "grid": {"seed": [0, 1], "lr": [0.1, 0.2]}}  # another order: other members
+    assert set(other) == {field.name for field in dataclasses.fields(SweepSpec)}
+    specs = [SweepSpec({}, grid), *(SweepSpec(**{"base": {}, "grid": grid, name: v}) for name, v in other.items())]
     assert len({spec.fingerprint for spec in specs}) == len(specs)
 
 

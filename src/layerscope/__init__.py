@@ -49,6 +49,9 @@ _WHERE = {
     "weights": "analyses.weights",
     "Recorder": "recording.recorder",
     "Run": "run",
+    "Sweep": "sweeps.folder",
+    "SweepSpec": "sweeps.spec",
+    "sweep": "sweeps.session",
     "Table": "table",
     "Trajectory": "trajectory",
     "TrainSpec": "training.spec",
@@ -105,6 +108,9 @@ if TYPE_CHECKING:
     from layerscope.run import Run
     from layerscope.state import state_of
     from layerscope.step import FINAL, INIT, Step
+    from layerscope.sweeps.folder import Sweep
+    from layerscope.sweeps.session import sweep
+    from layerscope.sweeps.spec import SweepSpec
     from layerscope.table import Table
     from layerscope.training.session import train
     from layerscope.training.spec import TrainSpec

@@ -11,9 +11,14 @@ from cyclopts import App, CycloptsError, Parameter
 
 from layerscope import __version__
 from layerscope.analyses.spec import ModelSpec, Plan, RobustnessSpec, WeightsSpec
+from layerscope.cli_options import DataDir, Device, DryRun, Json, Out, RunFolder
+from layerscope.cli_sweep import analyze_sweep, status, sweep
+from layerscope.console import say
 from layerscope.entry import COMMANDS, QUESTION
 from layerscope.errors import UseError
+from layerscope.runtime import HERE, Pool
 from layerscope.spec import BuffersRule
+from layerscope.sweeps.folder import is_sweep
 from layerscope.training.spec import TrainSpec
 
 if TYPE_CHECKING:
@@ -35,20 +40,10 @@ app = App(
     default_parameter=Parameter(consume_multiple=True),  # --steps 1 2 5, as well as --steps 1 --steps 2
 )
 
-DataDir = Annotated[
-    Path | None, Parameter(help="Folder with the data files. [default: environment variable LAYERSCOPE_DATA]")
-]
-Out = Annotated[Path, Parameter(help="Folder of the run. One that holds another run is never overwritten.")]
-RunFolder = Annotated[Path, Parameter(help="Folder of a run.")]
-
 TRAIN, ROBUSTNESS, NO_MODEL, PLAN = TrainSpec(), RobustnessSpec(), ModelSpec(), Plan()
 """What is done where nothing else is asked; the demo too."""
 NAME = "robustness"
 
-
-Device = Annotated[str, Parameter(help="Where to train: cpu, cuda, cuda:1, ...")]
-Json = Annotated[bool, Parameter(help="Print the result as JSON on stdout, for machines.", negative=())]
-DryRun = Annotated[bool, Parameter(help="Only say what it would take: time, memory, forwards.", negative=())]
 FailIf = Annotated[
     tuple[str, ...],
     Parameter(
@@ -76,7 +71,7 @@ def train(
     if dry_run:
         from layerscope.training.session import cost
 
-        return _say(cost(spec, data_dir=data_dir, device=device), json)
+        return say(cost(spec, data_dir=data_dir, device=device), json)
     run = _trained(spec, out, data_dir, device)
     end = run.ending
     final = run.training().where(metric="error", split="test", step=end["epoch"]).iloc[0]
@@ -90,13 +85,17 @@ def train(
     if not end["reached"]:
         print(f"warning: training ended, but {end['reason']}", file=sys.stderr)
     if json:
-        _say(found, json)
+        say(found, json)
     else:
         after = f"after epoch {end['epoch']} ({end['reason']})"
         print(f"test error {100 * final['value']:.2f} % (n = {final['n']}) {after}; the run is in {run.path}")
         if end["epoch"]:
             print(f"next: layerscope analyze {run.path}")
     return 1 if end["diverged"] else 0
+
+
+app.command(sweep, help=COMMANDS["sweep"])
+app.command(status, help=COMMANDS["status"])
 
 
 @app.command(help=COMMANDS["models"])
@@ -108,7 +107,7 @@ def models(*, json: Json = False) -> int:
 
     found = listing()
     if json:
-        return _say(found, json)
+        return say(found, json)
     Console().print(models_table(found))
     return 0
 
@@ -118,7 +117,7 @@ def analyze(
     run: Annotated[
         Path | None,
         Parameter(
-            help="Folder of a run; none for a model of your own. One of a Recorder may need --model and --data too."
+            help="Folder of a run or sweep; none for a model of your own. One of a Recorder may need --model and --data too."
         ),
     ] = None,
     *,
@@ -133,16 +132,24 @@ def analyze(
         Parameter(help="Go on where model or data give something else the second time.", negative=()),
     ] = False,
     plan: Annotated[Plan, Parameter(name="*")] = PLAN,
+    pool: Annotated[Pool, Parameter(name="*")] = HERE,
     data_dir: DataDir = None,
     fail_if: FailIf = (),
     dry_run: DryRun = False,
     json: Json = False,
 ) -> int:
+    if run is not None and is_sweep(run):
+        alone = {"model": source != NO_MODEL, "out": out, "fail-if": fail_if, "dry-run": dry_run}
+        if needless := [key for key, value in alone.items() if value]:
+            raise UseError(f"--{needless[0]} is for a single run or model; {run} is a sweep")
+        return analyze_sweep(run, spec, name, plan, pool, anyway, data_dir, json)
+    if pool != HERE:
+        raise UseError("--workers and --threads are for the folder of a sweep, whose members are analysed side by side")
     _check_subject(run, source, "analyse")
     if run is None and source.model and not source.data:
         return _weighed(source, out, spec, name, plan, fail_if, dry_run, anyway, json)
     if dry_run:
-        return _say(_cost_of_analysis(run, source, spec, data_dir), json)
+        return say(_cost_of_analysis(run, source, spec, data_dir), json)
     opened, material = _opened(run, source, out, spec, data_dir, anyway)
     how = {"anyway": anyway, "plan": plan}
     return _analyzed(opened, spec, name, data_dir, json, fail_if, material, how)
@@ -174,7 +181,7 @@ def bench(
     how = {"samples": samples, "variants": variants, "repeats": repeats, "plan": plan, "anyway": anyway}
     found = bench(_material(run, source, spec, data_dir), spec, **how, progress=progress())
     if json:
-        _say(found, json)
+        say(found, json)
     else:
         Console().print(bench_table(found))
     return 0 if found["same"] else 1
@@ -208,7 +215,7 @@ def parts(
     network = code_of(model, data, data_dir)
     found = rows(network, partition_of(network, RobustnessSpec(by=by, groups=groups, join=join)))
     if json:
-        return _say(found, json)
+        return say(found, json)
     Console().print(parts_table(found))
     return 0
 
@@ -282,7 +289,7 @@ def reproduce(
     if dry_run:
         from layerscope.studies.session import cost
 
-        return _say(cost(found, scale, seeds, data_dir=data_dir), json)
+        return say(cost(found, scale, seeds, data_dir=data_dir), json)
     return _reproduced(found, scale, out or Path("runs") / f"{study.replace('/', '-')}-{scale}", seeds, data_dir, json)
 
 
@@ -350,7 +357,7 @@ def _analyzed(
         page = make(run)
     found = {"run": str(run.path), **summary(table), "tier": table.provenance.get("tier"), "report": str(page)}
     if json:
-        _say(found, json)
+        say(found, json)
     else:
         Console().print(plots.terminal_map(table))
         _print_limits(table)
@@ -394,9 +401,7 @@ def _weighed(
     kept = ("part", "tensor", "step", "to", "metric", "unit", "value", "n", "status", "reason")
     rows = [{key: row[key] for key in kept if key in row} for row in table.frame.to_dict("records")]
     if json:
-        return _say(
-            {"run": str(run.path), "weights": rows, "tier": table.provenance["tier"], "report": str(page)}, json
-        )
+        return say({"run": str(run.path), "weights": rows, "tier": table.provenance["tier"], "report": str(page)}, json)
     Console().print(weights_tables(table))
     _print_limits(table)
     print(f"table    {run.path / 'analyses' / name}.parquet\nreport   {page}")
@@ -450,7 +455,7 @@ def _draw(table: "Table", folder: Path, name: str) -> None:
 
 def _list(rows: "Sequence[Row]", json: bool) -> int:
     if json:
-        return _say([{"id": row.id, "what": row.what, "scales": row.scales, "state": row.state} for row in rows], json)
+        return say([{"id": row.id, "what": row.what, "scales": row.scales, "state": row.state} for row in rows], json)
     width = max(len(row.id) for row in rows)
     for row in rows:
         print(f"{row.id:{width}}  {row.state:8}{', '.join(row.scales):22}{row.what}")
@@ -469,7 +474,7 @@ def _reproduced(study: "Study", scale: str, out: Path, seeds: int | None, data_d
     rows = made.verdicts.frame.to_dict("records")
     if json:
         kept = ("metric", "unit", "value", "n", "low", "high", "verdict", "reason")
-        return _say({"study": study.id, "scale": scale, "claims": [{k: row[k] for k in kept} for row in rows]}, json)
+        return say({"study": study.id, "scale": scale, "claims": [{k: row[k] for k in kept} for row in rows]}, json)
     for claim, row in zip(study.claims, rows, strict=True):
         bounds = f" ({row['low']:.3g} to {row['high']:.3g})" if row["interval"] else ""
         print(f"{row['verdict']}{': ' + row['reason'] if row['reason'] else ''}\n  {claim.text}")
@@ -477,14 +482,6 @@ def _reproduced(study: "Study", scale: str, out: Path, seeds: int | None, data_d
             f"  {claim.statistic}: {row['value']:.3g}{bounds}, {claim.relation} {claim.threshold:g}? n = {row['n']} runs"
         )
     print(f"verdicts {out / 'verdicts.parquet'}\nfigures  {out / 'figures'}\nreport   {page}")
-    return 0
-
-
-def _say(found: object, json: bool) -> int:
-    """Print a result: JSON for machines, a line each for people. NaN is null: JSON has none."""
-    from layerscope.console import lines, plain_json
-
-    print(plain_json(found) if json else lines(found))
     return 0
 
 

@@ -80,6 +80,12 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
+def say(found: object, json: bool) -> int:
+    """Print a result: JSON for machines, a line each for people. NaN is null: JSON has none."""
+    print(plain_json(found) if json else lines(found))
+    return 0
+
+
 def plain_json(value: Any) -> str:
     """A result as JSON; what is not finite becomes null, because JSON has no NaN."""
     return json.dumps(_finite(value), indent=2, allow_nan=False)
@@ -216,6 +222,50 @@ def _notes(found: dict[str, Any]) -> list[str]:
             "memory: of this process beyond before, with what its allocator holds back and pages of mapped files"
         )
     return said
+
+
+def sweep_table(rows: list[dict[str, Any]], grid: list[str]) -> Any:
+    """The networks of a sweep, or the means over their seeds: what varies, and what came of it."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    varying = [name for name in grid if name in rows[0]]
+    seen = {key for row in rows for key in row}
+    shown = [key for key in _MEASURED if key in seen]
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    for head in (*varying, *(["runs"] if any(row["n"] > 1 for row in rows) else []), "epochs"):
+        table.add_column(head, justify="right", no_wrap=True)
+    for key in shown:
+        table.add_column(_MEASURED[key][0], justify="right", no_wrap=True)
+    for row in rows:
+        counts = [f"{row['n']}"] if any(row["n"] > 1 for row in rows) else []
+        cells = [_short(row[name]) for name in varying] + counts + [f"{row['epochs']:g}"]
+        cells += [_measured(row, key) for key in shown]
+        table.add_row(*map(Text, [*cells, *([f"{row['diverged']} diverged"] if row["diverged"] else [])]))
+    return table
+
+
+_MEASURED = {
+    "train_error": ("train error, %", 100.0),
+    "validation_error": ("validation error, %", 100.0),
+    "test_error": ("test error, %", 100.0),
+    "test_cross_entropy": ("test loss", 1.0),
+}
+"""What is shown of a network -> heading and factor."""
+
+
+def _measured(row: dict[str, Any], key: str) -> str:
+    """A number, and half the width of its interval where there is one."""
+    _, factor = _MEASURED[key]
+    if key not in row:
+        return ""
+    half = f" ± {factor * (row[f'{key}_high'] - row[key]):.2g}" if f"{key}_high" in row else ""
+    return f"{factor * row[key]:.3g}{half}"
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _percent(share: float | None) -> str:

@@ -6,6 +6,8 @@ QUESTION = "Which layers of a trained network matter, and which can be put back 
 COMMANDS = {
     "demo": "Which layers of a small network matter? Train on embedded digits, analyse and report, in about a minute.",
     "train": "How did a network get where it is? Train one and keep its checkpoints, from before any data is seen.",
+    "sweep": "How does what is learned depend on width, noise or seed? Train a grid of networks together; table and picture.",
+    "status": "How far is a run or sweep? Say what is complete, what is being done, and when it was last saved.",
     "models": "Which networks can be trained here? List the architectures, their options and sizes.",
     "analyze": "Which layers of a run or any model matter? Put each back to its start and checkpoints, draw it afresh; report.",
     "bench": "How much does the exact engine save on your model, and are its numbers the same? Try it on a slice of the map.",

@@ -49,6 +49,8 @@ class Run:
             raise UseError(
                 f"{run.path} is not a run: it has no {SPEC}; make one with: layerscope train --out {run.path}"
             )
+        if run.spec.get("kind") == "sweep":
+            raise UseError(f"{run.path} is a sweep, not a run; its runs are in {run.path / 'members'}")
         return run
 
     @property

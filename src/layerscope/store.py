@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +17,8 @@ from layerscope.errors import UseError
 SUMS = "SHA256SUMS"
 """Checksums of a folder, in the format of `sha256sum`: `sha256sum -c SHA256SUMS` checks them without us."""
 LOCK = ".lock"
+WAIT = 0.2
+"""Seconds to try to get the lock: longer than `Folder.held` looks at it."""
 _PARTIAL = ".partial-"
 OURS = ("checkpoints", "analyses", "resume", "figures")
 """Folders within a folder of ours where a killed process may have left partial files."""
@@ -50,6 +53,10 @@ class Folder:
         if sums.pop(name, None) is not None:
             self._list(sums)
         (self.path / name).unlink(missing_ok=True)
+
+    def discard(self) -> None:
+        """Remove the folder and all that is in it, whether it is there or not."""
+        shutil.rmtree(self.path, ignore_errors=True)
 
     def has(self, name: str) -> bool:
         """Whether the file is there. One that is listed but damaged is an error, not an absence."""
@@ -96,12 +103,12 @@ class Folder:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the folder for writing; a second process gets an error at once. Leftovers of a killed one are removed."""
+        """Hold the folder for writing; a second process gets an error soon. Leftovers of a killed one are removed."""
         from filelock import FileLock, Timeout
 
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.path / LOCK, timeout=0)
+            lock = FileLock(self.path / LOCK, timeout=WAIT)
             lock.acquire()
         except Timeout:
             raise UseError(
@@ -116,6 +123,20 @@ class Folder:
             yield
         finally:
             lock.release()
+
+    @property
+    def held(self) -> bool:
+        """Whether a process is writing to the folder now. Looks, and changes nothing."""
+        import fcntl
+
+        try:
+            with (self.path / LOCK).open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
 
     def entries(self) -> set[str]:
         """The names of all files and folders directly in it, but for the lock and what a killed process left half written;
@@ -142,7 +163,8 @@ class Folder:
         stat = (self.path / name).stat()
         seen = (stat.st_size, stat.st_mtime_ns)
         if self._verified.get(name) != seen:
-            if _sha256(self.path / name) not in self._sums().get(name, ()):
+            before = self._sums().get(name, set())  # and after: another process may be replacing it meanwhile
+            if _sha256(self.path / name) not in before | self._sums().get(name, set()):
                 return False
             self._verified[name] = seen
         return True

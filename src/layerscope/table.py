@@ -52,10 +52,21 @@ COORDINATES = {
     "rechecked": ("Int64", "samples whose outputs in a shorter number format were computed again in float32"),
     "tensor": ("string", "the tensor, or the part of one, that a spectrum is of"),
     "to": ("string", "what a distance is measured to: start, substituted"),
+    "trained": ("Int64", "whole epochs that a member of a sweep was trained for"),
+    "reached": ("boolean", "whether its training came to what it was waiting for"),
+    "ending": ("string", "why its training ended"),
+    "seconds": ("float64", "how long its training took, or its share of a stack's time"),
 }
 """Columns that are there only where they apply: name -> (dtype, meaning)."""
 
 COLUMNS = CORE | COORDINATES
+
+
+def columns(provenance: Mapping[str, Any]) -> dict[str, str]:
+    """All columns that a table may have: name -> dtype. Those of a sweep's grid are named by the `grid` of its provenance, and
+    come after the run's name."""
+    run, *others = ((name, dtype) for name, (dtype, _) in COLUMNS.items())
+    return dict([run, *provenance.get("grid", ()), *others])
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,14 +83,14 @@ class Table:
         """A table of rows; a column that no row has is filled with missing values (coordinates: left out)."""
         import pandas as pd
 
-        rows = list(rows)
+        rows, known = list(rows), columns(provenance or {})
         given = {name for row in rows for name in row}
-        if surplus := given - set(COLUMNS):
+        if surplus := given - set(known):
             raise ValueError(f"no such column: {', '.join(sorted(surplus))}; see layerscope.table.COLUMNS")
-        columns = [name for name in COLUMNS if name in CORE or name in given]
-        missing = {name: ("" if COLUMNS[name][0] == "string" else None) for name in columns}
-        frame = pd.DataFrame([missing | dict(row) for row in rows], columns=columns)
-        return cls(frame.astype({name: COLUMNS[name][0] for name in columns}), provenance or {}, **more)
+        dtypes = {name: dtype for name, dtype in known.items() if name in CORE or name in given}
+        missing = {name: ("" if dtype == "string" else None) for name, dtype in dtypes.items()}
+        frame = pd.DataFrame([missing | dict(row) for row in rows], columns=list(dtypes))
+        return cls(frame.astype(dtypes), provenance or {}, **more)
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -131,6 +142,6 @@ class Table:
         about = json.loads(metadata)
         if about["schema"] != SCHEMA:
             raise UseError(f"{path} has table schema {about['schema']}; this version reads {SCHEMA}")
-        frame = table.to_pandas()
-        frame = frame.astype({name: COLUMNS[name][0] for name in frame.columns})
+        frame, known = table.to_pandas(), columns(about["provenance"])
+        frame = frame.astype({name: known[name] for name in frame.columns})
         return cls(frame, about["provenance"], about["variants"])

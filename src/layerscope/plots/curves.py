@@ -64,7 +64,7 @@ def _panel(axes: "Axes", panel: Panel) -> None:
     axes.set_xlim(-0.06, last * 1.04)
     axes.set_xticks(scales.early_ticks(last), [str(t) for t in scales.early_ticks(last)])
     axes.set_xticks([], minor=True)
-    _upright(axes, panel)
+    upright(axes, panel.scale, panel.metric, panel.unit)
     axes.grid(axis="y", color="#e3e3e3", linewidth=0.6)
     axes.set_axisbelow(True)
 
@@ -80,11 +80,11 @@ def _legend(axes: "Axes", panel: Panel, **place: Any) -> None:
         text.set_text(name)
 
 
-def _upright(axes: "Axes", panel: Panel) -> None:
+def upright(axes: "Axes", scale: scales.Scale, metric: str, unit: str) -> None:
     """The vertical axis: errors and losses by their square root or logarithm, as the colours of maps."""
     import numpy as np
 
-    scale = panel.scale.with_margin(1.05)
+    scale = scale.with_margin(1.05)
     if scale.words:
         functions = tuple(np.vectorize(convert, otypes=[float]) for convert in (scale.up, scale.value))
         axes.set_yscale("function", functions=functions)
@@ -92,7 +92,7 @@ def _upright(axes: "Axes", panel: Panel) -> None:
     axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.set_yticks([], minor=True)
     axes.set_ylim(scale.low, scale.high)
-    name = panel.unit if panel.unit.startswith("%") else f"{names.title(panel.metric)}\n({panel.unit})"
+    name = unit if unit.startswith("%") else f"{names.title(metric)}\n({unit})"
     axes.set_ylabel(name.removesuffix("\n()") + (f"\n({scale.words} scale)" if scale.words else ""), parse_math=False)
 
 
