@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 import layerscope as ls
 from layerscope import memory
@@ -160,6 +162,28 @@ def test_the_first_use_of_a_tensor_not_the_first_call_of_its_module():
     work = Work.of(subject_of(model), [*variants, both], data)
     assert work == Work(9 * product, 5 * product)
     assert Work(0, 0).bound is None
+
+
+@pytest.mark.parametrize("kind", ["attention", "encoder"])
+def test_attention_in_one_operation_counts_as_its_products(kind: str):
+    """PyTorch's counter alone passes over it."""
+    n, tokens, width, heads, hidden = 3, 7, 8, 2, 20
+    x = torch.randn(n, tokens, width)
+    if kind == "attention":
+        module: nn.Module = nn.MultiheadAttention(width, heads, batch_first=True).eval()
+    else:
+        module = nn.TransformerEncoderLayer(width, heads, hidden, batch_first=True).eval()
+    given = (x, x, x) if kind == "attention" else (x,)
+    with torch.no_grad():
+        _, found = counted(lambda: module(*given))
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            _, in_parts = counted(lambda: module(*given))
+            with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as plain:
+                module(*given)
+        finally:
+            torch.backends.mha.set_fastpath_enabled(True)
+    assert found == in_parts == plain.get_total_flops() > 0
 
 
 def test_one_batch_is_gone_through_several_times():

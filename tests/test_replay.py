@@ -1,5 +1,7 @@
 """The exact engine: the same rows as the reference engine's, bit for bit (for the zoo, see test_zoo), with less work."""
 
+import ctypes
+import dataclasses
 from itertools import pairwise
 from typing import Any
 
@@ -12,9 +14,12 @@ from torch.nn import functional as F  # noqa: N812
 from torch.utils.flop_counter import FlopCounterMode
 
 import layerscope as ls
-from layerscope.analyses.robustness import subject_of
+from layerscope.analyses.robustness import engine_of, subject_of
+from layerscope.engine import replay
 from layerscope.engine.batches import outputs_of
+from layerscope.engine.reference import reference
 from layerscope.engine.tape import ABSENT, Tape, Unsplittable, storage_of
+from layerscope.engine.task import Task
 
 WIDTH = 6
 STEPS = ("call", "shared", "skip", "add_", "relu", "relu_", "functional", "pair", "nested", "slice_")
@@ -230,6 +235,139 @@ def test_a_model_that_changes_itself_goes_to_the_reference_engine_and_says_so():
     equal(model, variants_of(model), data, "reference")
     table, _ = outputs_by("replay", model, variants_of(model), data)
     assert set(table.frame["engine"]) == {"reference: the model (Counts) changes itself in its forward"}
+
+
+class CountsLarge(nn.Module):
+    """Changes itself once, where its values are large: in a forward of a variant."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last, self.seen = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH), 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        if x.abs().max() > 2.5:
+            self.seen = 1
+        return self.last(x)
+
+
+@pytest.mark.parametrize("batches", [1, 3])
+def test_a_model_that_changes_itself_in_a_variant_alone_is_noticed(batches: int):
+    """Also if it was on the last batch, after which nothing is recorded, or on the first of many."""
+    torch.manual_seed(1)
+    model = CountsLarge()
+    data = numbers(7 * batches)
+    assert all(float(model.first(x).detach().abs().max()) < 2.5 for x, _ in data)
+    equal(model, variants_of(model), data, "reference")
+
+
+def test_channels_last_is_computed_in_by_both_engines():
+    torch.manual_seed(0)
+    layers = (
+        nn.Conv2d(3, 8, 3),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 3, stride=2),
+        nn.Flatten(),
+        nn.Linear(32, WIDTH),
+    )
+    model = nn.Sequential(*layers).eval().to(memory_format=torch.channels_last)
+    x = torch.randn(14, 3, 7, 7).contiguous(memory_format=torch.channels_last)
+    equal(model, each_layer(model, 2), [(x[i : i + 7], torch.arange(7) % WIDTH) for i in (0, 7)])
+
+
+class Peeks(nn.Linear):
+    """Multiplies by the first number of another layer's weight, which it reads without an operation."""
+
+    def __init__(self, other: nn.Linear) -> None:
+        super().__init__(WIDTH, WIDTH)
+        self.others = [other]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * ctypes.c_float.from_address(self.others[0].weight.data_ptr()).value
+
+
+def each_layer(model: nn.Module, draws: int) -> list[ls.Variant]:
+    parts = ls.Partition.by_layer(model)
+    return [ls.Variant.of(part, ls.Rerandomize(), draw=k, buffers="keep") for part in parts for k in range(draws)]
+
+
+def test_a_place_that_first_comes_in_a_later_group_is_checked(monkeypatch):
+    """Two variants are evaluated together, the last layer comes in the third pair: what was kept of the first is not right for
+    it alone."""
+    monkeypatch.setattr(replay, "TOGETHER", (2, 2))
+    torch.manual_seed(0)
+    last = nn.Linear(WIDTH, WIDTH)
+    model = nn.Sequential(Peeks(last), nn.Linear(WIDTH, WIDTH), last)
+    variants = each_layer(model, 2)
+    fast, slow = (outputs_by(engine, model, variants, numbers(14))[0] for engine in ("replay", "reference"))
+    assert fast.frame.drop(columns="engine").equals(slow.frame.drop(columns="engine"))
+    why = "reference: with 2 changed, what was kept does not give the outputs of a whole forward"
+    by_part = fast.frame.groupby("part")["engine"].unique()
+    assert {part: list(names) for part, names in by_part.items()} == {"0": ["replay"], "1": ["replay"], "2": [why]}
+
+
+HELD: list[Tensor] = []
+
+
+class Leaves(nn.Linear):
+    """Leaves its outputs outside of the model."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        HELD[:] = [super().forward(x)]
+        return HELD[0]
+
+
+class Finds(nn.Linear):
+    """Adds what was left there."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + HELD[0]
+
+
+def test_what_another_variant_left_outside_of_the_model_is_noticed():
+    """A whole forward before the replay would leave what is right."""
+    torch.manual_seed(0)
+    model = nn.Sequential(Leaves(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH), Finds(WIDTH, WIDTH))
+    equal(model, each_layer(model, 2), numbers(14), "reference")
+
+
+@pytest.mark.parametrize("together", [1, 3, 100])
+def test_each_place_is_checked_once(together: int, monkeypatch):
+    """Forwards are: of each group one a batch and one more on the first, of each variant one a batch, of each place one whole."""
+    monkeypatch.setattr(replay, "TOGETHER", (together, together))
+    places, draws, batches = 4, 5, 3
+    model, data, seen = chain(places), numbers(7 * batches), [0]
+
+    def forward(network: nn.Module, batch: Any) -> Tensor:
+        seen[0] += 1
+        return outputs_of(network, batch)
+
+    variants = each_layer(model, draws)
+    subject, task = subject_of(model, history(model), None, 0, forward, None), Task(data, [ls.ErrorRate()])
+    known = reference(subject, task)
+    assert seen == [batches]
+    rows = list(engine_of(ls.Plan())(subject, variants, task, known, None))
+    assert {row["engine"] for each in rows for row in each} == {"replay"}
+    groups = -(-len(variants) // together)
+    assert seen[0] - batches == groups * (batches + 1) + len(variants) * batches + places
+
+
+@pytest.mark.parametrize(("took", "groups"), [(0.001, 1), (1.0, 2), (1e6, 3)])
+def test_how_many_are_evaluated_together_follows_from_the_time_of_the_unmodified_network(took, groups):
+    """As many as take `AWHILE`, within `TOGETHER`."""
+    model, data, seen = chain(4), numbers(7), [0]
+
+    def forward(network: nn.Module, batch: Any) -> Tensor:
+        seen[0] += 1
+        return outputs_of(network, batch)
+
+    variants = each_layer(model, 10)
+    subject, task = subject_of(model, history(model), None, 0, forward, None), Task(data, [ls.ErrorRate()])
+    known = dataclasses.replace(reference(subject, task), seconds=took)
+    seen[0] = 0
+    list(engine_of(ls.Plan())(subject, variants, task, known, None))
+    assert seen[0] == 2 * groups + len(variants) + 4
 
 
 class Fails(nn.Module):

@@ -1,5 +1,6 @@
-"""What networks compute, counted: the products that PyTorch counts (linear, convolution, attention), in FLOPs."""
+"""What networks compute, counted: products (linear, convolution, attention), in FLOPs."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from layerscope.engine.subject import Subject
 from layerscope.engine.tape import storage_of
@@ -16,11 +17,43 @@ from layerscope.engine.untouched import untouched
 from layerscope.perturb import Variant
 
 R = TypeVar("R")
+Shape = tuple[int, ...]
+
+FIRST_LINEAR = 13
+"""Which of the arguments after the first of a fused encoder layer is its first linear map `[hidden, d]`."""
+
+
+def _attention(given: Shape, *_: Any, **__: Any) -> int:
+    """Of `[n, t, d]` on themselves in one operation: four linear maps, scores, and means."""
+    n, t, d = given
+    return 4 * n * t * d * (2 * d + t)
+
+
+def _encoder(given: Shape, *rest: Any, **_: Any) -> int:
+    """Of a whole encoder layer in one operation: attention and two linear maps."""
+    hidden = rest[FIRST_LINEAR][0]
+    return _attention(given) + 4 * math.prod(given) * hidden
+
+
+def _sdpa(query: Shape, key: Shape, value: Shape, *_: Any, **__: Any) -> int:
+    return sdpa_flop_count(query, key, value)
+
+
+FUSED = {
+    torch.ops.aten._native_multi_head_attention: _attention,
+    torch.ops.aten._transformer_encoder_layer_fwd: _encoder,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _sdpa,
+}
+"""Operations of evaluation mode that PyTorch's counter passes over -> their FLOPs, from the shapes they are given."""
+
+
+def _counter() -> FlopCounterMode:
+    return FlopCounterMode(display=False, custom_mapping=FUSED)
 
 
 def counted(work: Callable[[], R]) -> tuple[R, int]:
     """What some work gives, and the FLOPs that were executed for it."""
-    with FlopCounterMode(display=False) as counter:
+    with _counter() as counter:
         found = work()
     return found, counter.get_total_flops()
 
@@ -55,7 +88,7 @@ def from_first_use(subject: Subject, batches: Iterable[Any]) -> tuple[int, dict[
     after = dict.fromkeys(places, 0)
 
     def forward(network: nn.Module, batch: Any) -> int:
-        with FlopCounterMode(display=False) as counter, _Uses(counter) as uses:
+        with _counter() as counter, _Uses(counter) as uses:
             subject.outputs(network, batch)
         for place, storage in places.items():
             before = uses.before.get(storage) if storage else 0

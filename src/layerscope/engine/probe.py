@@ -142,12 +142,15 @@ def _network(subject: Subject, batch: Any) -> tuple[float, str, bool]:
     writes to its inputs."""
     mine = copied(batch)
     before = mark(mine)
-    subject.spoils = False
-    subject.run(subject.unmodified(), lambda network: subject.outputs(network, mine))
-    spoilt, subject.spoils = mark(mine) != before, True
-    first, second = subject.run(
-        subject.unmodified(), lambda network: [subject.outputs(network, batch) for _ in range(2)]
-    )
+
+    def twice(network: nn.Module) -> tuple[Any, Any]:
+        subject.spoils = False
+        first = subject.outputs(network, mine)
+        subject.spoils = True
+        return first, subject.outputs(network, batch)
+
+    first, second = subject.run(subject.unmodified(), twice)
+    spoilt = mark(mine) != before
     difference, size = _difference(first, second)
     if not difference:
         return 0.0, "", spoilt

@@ -1,6 +1,8 @@
 """The slow, obvious engine: every variant, every batch, the whole network. Faster engines are compared with it."""
 
+import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -24,7 +26,7 @@ MARKED = 4096
 
 def reference(subject: Subject, task: Task) -> Reference:
     """One pass of the unmodified network; an error if the data do not give as many batches as they did before."""
-    found = Reference([], [], [])
+    found, began = Reference([], [], [], 0.0), time.perf_counter()
 
     def work(network: nn.Module) -> None:
         for batch in task.data:
@@ -40,7 +42,7 @@ def reference(subject: Subject, task: Task) -> Reference:
         raise UseError("data gives no batch")
     if task.batches not in (None, len(found.kept)):
         raise UseError(OTHER_BATCHES)
-    return found
+    return replace(found, seconds=time.perf_counter() - began)
 
 
 def evaluate(

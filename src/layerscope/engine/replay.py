@@ -4,7 +4,6 @@ The reference engine stays the oracle: both compute the same operations on the s
 for bit. What cannot be taken apart goes to the reference engine, and says so.
 """
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,11 +25,15 @@ from layerscope.perturb import Variant
 from layerscope.perturb.swap import put_in
 from layerscope.state import State
 
-TOGETHER = (16, 64)
+TOGETHER = (16, 256)
 """How many variants are evaluated on a batch before the next batch: at least so many that the forward they share hardly
 counts, at most so many, and between these as many as take `AWHILE`, for a stop loses the work on those that are not done."""
 AWHILE = 30.0
-"""Seconds."""
+"""Seconds, at those that the unmodified network took."""
+
+
+Place = frozenset[str]
+"""What Variants of one place change: the names of places in the model."""
 
 
 @dataclass
@@ -39,6 +42,11 @@ class Running(Measured):
 
     base: State = field(default_factory=dict)
     own: State = field(default_factory=dict)
+
+    @property
+    def place(self) -> Place:
+        """Where it differs from its base."""
+        return frozenset(self.own)
 
     @property
     def nbytes(self) -> int:
@@ -63,16 +71,15 @@ def evaluate(
     """As the reference engine: for each Variant, in the order asked, the rows of all metrics. `memory` is how many bytes
     changed values may take, and as many again the outputs that are kept of one batch."""
     how = slow.tried(subject, task, precision)
-    todo, why, count = list(variants), "", TOGETHER[0]
+    count = min(max(TOGETHER[0], int(AWHILE / known.seconds)), TOGETHER[1])
+    todo, why, checked = list(variants), "", set[Place]()
     while todo:
-        began, some = time.perf_counter(), todo[:count]
-        rows = [] if why else _tried(subject, some, task, known, certify, memory, how)
+        some = todo[:count]
+        rows = [] if why else _tried(subject, some, task, known, certify, memory, how, checked)
         if isinstance(rows, str):
             why, rows = rows, []
         yield from rows or _slowly(subject, some, task, known, certify, why, precision)
         todo = todo[len(rows) or len(some) :]
-        each = (time.perf_counter() - began) / len(some)
-        count = min(max(TOGETHER[0], int(AWHILE / max(each, 1e-9))), TOGETHER[1])
 
 
 def _slowly(
@@ -96,6 +103,7 @@ def _tried(
     certify: Certify | None,
     memory: int,
     how: Precision,
+    checked: set[Place],
 ) -> list[list[Row]] | str:
     """The rows of the first Variants, as many as there is room for; or why this engine cannot be used."""
     if subject.written:
@@ -105,7 +113,7 @@ def _tried(
             running = _begun(subject, variants, task, known, memory, how)
             for base in {id(one.base): one.base for one in running}.values():
                 some = [one for one in running if one.base is base]
-                _Pass(subject, base, some, task, memory, how).run(known, certify)
+                _Pass(subject, base, some, task, memory, how, checked).run(known, certify)
     except Unsplittable as problem:
         return str(problem)
     again = evaluate(subject, [one.variant for one in running if one.again], task, known, certify, memory=memory)
@@ -158,9 +166,17 @@ class _Pass:
     """All batches: of each, one forward of the network that the Variants are changes of, then what is left of theirs."""
 
     def __init__(
-        self, subject: Subject, base: State, running: list[Running], task: Task, memory: int, how: Precision
+        self,
+        subject: Subject,
+        base: State,
+        running: list[Running],
+        task: Task,
+        memory: int,
+        how: Precision,
+        checked: set[Place],
     ) -> None:
         self._how, self._subject, self._running, self._task, self._memory = how, subject, running, task, memory
+        self._checked = checked
         self._inside, self._tape = subject.inside(base), Tape(subject.model)
         self._storages = {place: storage_of(tensor) for place, tensor in self._inside.items()}
         self._wanted = NOTHING
@@ -175,7 +191,8 @@ class _Pass:
                 for one, found in self._outputs(forward):
                     one.measure(self._task, found, partial(self._whole, network, one), batch, targets, kept)
                 if watch is not None and not watch.after(kept[0]):
-                    return
+                    break
+            self._tape.check()
 
         with self._tape.listening():
             self._subject.run_inside(self._inside, work)
@@ -183,24 +200,20 @@ class _Pass:
     def _outputs(self, forward: Callable[[], Any]) -> Iterator[tuple[Running, Callable[[], Any]]]:
         """For each Variant that is not done, what gives its outputs on a batch."""
         self._record(forward)
-        first = self._wanted is NOTHING
-        if first or self._tape.nbytes(self._wanted) > self._memory:  # nothing was kept, or not all that is wanted
+        if self._wanted is NOTHING or self._tape.nbytes(self._wanted) > self._memory:  # not all is kept that is wanted
             self._wanted = self._tape.wanted(map(self._moment, self._running), self._memory)
             self._record(forward)
-        moments = [self._moment(one) for one in self._running]
-        if first:
-            self._check(forward, moments)
-        for one, until in zip(self._running, moments, strict=True):
+        for one in self._running:
             if not one.ended:
-                yield one, partial(self._replayed, forward, one, until)
+                yield one, partial(self._replayed if one.place in self._checked else self._compared, forward, one)
 
     def _whole(self, network: nn.Module, one: Running, batch: Any) -> Any:
         with put_in(self._subject.model, one.own):
             return self._subject.outputs(network, batch)
 
-    def _replayed(self, forward: Callable[[], Any], one: Running, until: int) -> Any:
+    def _replayed(self, forward: Callable[[], Any], one: Running) -> Any:
         with put_in(self._subject.model, one.own):
-            return self._tape.replay(forward, until)
+            return self._tape.replay(forward, self._moment(one))
 
     def _record(self, forward: Callable[[], Any]) -> None:
         try:
@@ -219,21 +232,20 @@ class _Pass:
         ]
         return min(uses, default=NEVER)
 
-    def _check(self, forward: Callable[[], Any], moments: list[int]) -> None:
-        """Compare the first batch of one Variant of each place with a whole forward, bit for bit: who does something that the
-        tape does not see (a cache outside the model, a value that is read without an operation) is found here."""
-        first = {
-            frozenset(one.own): (one, until) for one, until in zip(self._running, moments, strict=True) if not one.ended
-        }
-        for one, until in first.values():
-            try:
-                with put_in(self._subject.model, one.own):
-                    whole = mark(forward())
-            except Exception:  # it fails again when it is its turn, and is told then
-                continue
-            if mark(self._replayed(forward, one, until)) != whole:
-                part = " + ".join(edit.part.name for edit in one.variant.edits) or "nothing"
-                raise Unsplittable(f"with {part} changed, what was kept does not give the outputs of a whole forward")
+    def _compared(self, forward: Callable[[], Any], one: Running) -> Any:
+        """The outputs of a whole forward, if a replay gives the same bit for bit: of each place the first batch of one Variant.
+        Who does something that the tape does not see (a cache outside the model, a value read without an operation) is found."""
+        try:
+            found: Any = mark(self._replayed(forward, one))  # first: a whole forward might make right what it relies on
+        except Exception as problem:  # so must the whole
+            found = reason_of(problem)
+        with put_in(self._subject.model, one.own):
+            whole = forward()
+        if mark(whole) != found:
+            part = " + ".join(edit.part.name for edit in one.variant.edits) or "nothing"
+            raise Unsplittable(f"with {part} changed, what was kept does not give the outputs of a whole forward")
+        self._checked.add(one.place)
+        return whole
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:

@@ -76,6 +76,7 @@ class Tape:
         self._returned: dict[int, list[Call]] = {}
         self._open: list[Call] = []
         self._hear: Callable[[nn.Module, Callable[..., Any], Any, Any], Any] | None = None
+        self._before: _State = {}
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -86,6 +87,7 @@ class Tape:
         try:
             yield
         finally:
+            self._before = {}  # it has the functions above, which have this: a circle would live on with all outputs
             for module, own in before:
                 if own is None:
                     vars(module).pop("forward", None)
@@ -94,21 +96,20 @@ class Tape:
 
     def _heard(self, module: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
         def heard(*args: Any, **kwargs: Any) -> Any:
-            return forward(*args, **kwargs) if self._hear is None else self._hear(module, forward, args, kwargs)
+            hear = self._hear
+            return forward(*args, **kwargs) if hear is None else hear(module, forward, args, kwargs)
 
         return heard
 
     def record(self, forward: Callable[[], Any], storages: Iterable[int], wanted: Wanted = NOTHING) -> Any:
         """What a forward gives. Notes when it first uses tensors of these storages, and what its calls take; the wanted outputs
-        are kept, as far as there is room. Raises `Unsplittable` if modules change themselves: what they would do to each other
-        is not on the tape."""
+        are kept, as far as there is room. Checks as `check` does."""
         self.calls, self.first_use, self._clock, self._open = [], {}, 0, []
         self._born, self._returned = {}, {}
-        before = _state(self.model)
+        self._before = self._before or _state(self.model)
         with _Watch(self, frozenset(storages)), self._hearing(self._recording(wanted)):
             outputs = forward()
-        if changed := _changed(before):
-            raise Unsplittable(f"{changed} changes itself in its forward")
+        self.check()
         for call in self.calls:
             if call.output is not ABSENT and not call.intact():
                 call.output, call.overwritten = ABSENT, True
@@ -125,6 +126,12 @@ class Tape:
             if spoilt:  # this forward wrote to it: it is right here, and nowhere else
                 call.output, call.overwritten = ABSENT, True
         return outputs
+
+    def check(self) -> None:
+        """Raises `Unsplittable` if modules have changed themselves since the first record: what they would do to each other is
+        not on the tape."""
+        if changed := _changed(self._before):
+            raise Unsplittable(f"{changed} changes itself in its forward")
 
     def wanted(self, moments: Iterable[int], memory: int) -> Wanted:
         """What replays until these moments need of the calls on the tape: the largest calls that ended before. Where that is
@@ -212,7 +219,7 @@ class Tape:
         def hear(module: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
             nonlocal place
             if place >= len(self.calls) or self.calls[place].entered > until:
-                place = len(self.calls)  # nothing that comes now ended before
+                self._hear = None  # nothing that comes now ended before
                 return forward(*args, **kwargs)
             call = self.calls[place]
             if call.module is not module:
@@ -238,14 +245,15 @@ class _Watch(TorchDispatchMode):
         self._tape, self._storages = tape, storages
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given = {storage_of(value) for value in tree_iter((args, kwargs or {})) if isinstance(value, Tensor)}
+        kwargs = kwargs or {}
+        given = {storage_of(tensor) for tensor in _tensors((args, kwargs))}
         for storage in given & self._storages:
             self._tape.first_use.setdefault(storage, self._tape.tick())
         if func._schema.is_mutable:
-            self._written(func, args, kwargs or {})
-        outputs = func(*args, **(kwargs or {}))
-        for value in tree_iter(outputs):
-            if isinstance(value, Tensor) and (storage := storage_of(value)) not in given:
+            self._written(func, args, kwargs)
+        outputs = func(*args, **kwargs)
+        for storage in map(storage_of, _tensors(outputs)):
+            if storage not in given:
                 self._tape.made(storage)
         return outputs
 
@@ -253,10 +261,16 @@ class _Watch(TorchDispatchMode):
         for at, argument in enumerate(func._schema.arguments):
             if argument.alias_info is None or not argument.alias_info.is_write:
                 continue
-            value = args[at] if at < len(args) else kwargs.get(argument.name)
-            for tensor in tree_iter(value):
-                if isinstance(tensor, Tensor):
-                    self._tape.wrote(storage_of(tensor))
+            for tensor in _tensors(args[at] if at < len(args) else kwargs.get(argument.name)):
+                self._tape.wrote(storage_of(tensor))
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    """All tensors in what an operation is given, or gives."""
+    if isinstance(value, Tensor):
+        return [value]
+    inner = value if isinstance(value, tuple | list) else value.values() if isinstance(value, dict) else ()
+    return [tensor for each in inner for tensor in _tensors(each)]
 
 
 def storage_of(tensor: Tensor) -> int:
@@ -295,7 +309,10 @@ def _versions(outputs: Any) -> list[int]:
     return [leaf._version for leaf in tree_iter(outputs) if isinstance(leaf, Tensor)]
 
 
-def _state(model: nn.Module) -> dict[str, tuple[nn.Module, Kept, list[int]]]:
+_State = dict[str, tuple[nn.Module, Kept, list[int]]]
+
+
+def _state(model: nn.Module) -> _State:
     """Of each module what a forward might write to: its attributes, and how often its buffers and parameters were written."""
     return {path: (module, Kept(module), _written(module)) for path, module in model.named_modules()}
 
@@ -305,7 +322,7 @@ def _written(module: nn.Module) -> list[int]:
     return [tensor._version for tensor in held if tensor is not None]
 
 
-def _changed(before: dict[str, tuple[nn.Module, Kept, list[int]]]) -> str:
+def _changed(before: _State) -> str:
     """The first module that is not what it was; nothing if all are."""
     for path, (module, kept, written) in before.items():
         if not kept.same(module) or written != _written(module):

@@ -37,15 +37,17 @@ class Task:
 @dataclass(frozen=True)
 class Reference:
     """What is kept of a pass of the unmodified network: of each batch, what the metrics asked for and a mark of its targets;
-    and each metric's value of guessing, where there is one."""
+    each metric's value of guessing, where there is one; and how many `seconds` the pass took."""
 
     kept: list[list[Any]]
     marks: list[Any]
     chance: list[float | None]
+    seconds: float
 
     def between(self, start: int, stop: int) -> "Reference":
-        """Of the batches from `start` to before `stop`."""
-        return replace(self, kept=self.kept[start:stop], marks=self.marks[start:stop])
+        """Of the batches from `start` to before `stop`, with their share of the time."""
+        share = (stop - start) / len(self.kept)
+        return replace(self, kept=self.kept[start:stop], marks=self.marks[start:stop], seconds=self.seconds * share)
 
 
 @dataclass
