@@ -1,6 +1,7 @@
 """When a training ends, and which epoch's network is the trained one: pure functions of what each epoch was like."""
 
 import math
+from array import array
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -30,39 +31,29 @@ class Ending:
 
 
 class Past:
-    """The epochs of a training so far. What the rules ask of them is at hand: sought anew after each epoch, it would take the
-    square of the epochs."""
+    """The epochs of a training so far: of each only what the rules ask for, and that at hand. Sought anew after each epoch, it
+    would take the square of the epochs."""
 
     def __init__(self, epochs: Iterable[Epoch] = ()) -> None:
-        self.epochs: list[Epoch] = []
         self.best = 0
         """The epoch (from 1) of the lowest validation error, the first of equal ones; 0 before the first."""
-        self.lowest: list[float] = []
-        """The lowest training cross-entropy up to each epoch."""
+        self.best_error = math.nan
+        self.last = Epoch(math.nan)
+        self.losses, self.lowest = array("d"), array("d")
+        """The training cross-entropy of each epoch, and the lowest up to it."""
         for epoch in epochs:
             self.add(epoch)
 
     def __len__(self) -> int:
-        return len(self.epochs)
+        return len(self.losses)
 
     def add(self, epoch: Epoch) -> None:
         """Another epoch is over. One that diverged is never the best."""
-        self.epochs.append(epoch)
-        loss = epoch.train_loss
-        self.lowest.append(min(self.lowest[-1], loss) if self.lowest else loss)
-        if not epoch.diverged and (not self.best or epoch.validation_error < self._of(self.best).validation_error):
-            self.best = len(self)
-
-    @property
-    def last(self) -> Epoch:
-        return self.epochs[-1]
-
-    @property
-    def best_error(self) -> float:
-        return self._of(self.best).validation_error
-
-    def _of(self, epoch: int) -> Epoch:
-        return self.epochs[epoch - 1]
+        self.last = epoch
+        self.losses.append(epoch.train_loss)
+        self.lowest.append(min(self.lowest[-1], epoch.train_loss) if self.lowest else epoch.train_loss)
+        if not epoch.diverged and (not self.best or epoch.validation_error < self.best_error):
+            self.best, self.best_error = len(self), epoch.validation_error
 
 
 def ending(spec: TrainSpec, past: Past) -> Ending | None:
@@ -104,7 +95,7 @@ def _convergence(spec: TrainSpec, past: Past) -> Ending | None:
     if len(past) <= spec.patience:
         return None
     before = past.lowest[-1 - spec.patience]
-    since = min(epoch.train_loss for epoch in past.epochs[-spec.patience :])
+    since = min(past.losses[-spec.patience :])
     if since < before * (1 - spec.tolerance):
         return None
     reason = f"training cross-entropy did not fall by {100 * spec.tolerance:g} % in {spec.patience} epochs"

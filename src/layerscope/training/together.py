@@ -1,8 +1,10 @@
 """A stack of trainings on disk: each member a run of its own, and one file to go on from."""
 
 import json
+import math
 import time
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +12,6 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from torch import Tensor
 
 from layerscope.data import DataSet
 from layerscope.device import device_named
@@ -24,9 +25,11 @@ from layerscope.training.frozen import frozen_parts
 from layerscope.training.loop import failure, rows_of, start
 from layerscope.training.session import EVERY, drop, finish, left_over, refuse_other_data, session
 from layerscope.training.spec import TrainSpec
-from layerscope.training.stacked import Lap, Stacked
+from layerscope.training.stacked import Lap, Pair, Stacked
 from layerscope.trajectory import save_state, write_tensors
 
+NONE = (math.nan, math.nan)
+"""Where nothing was measured: in training, before the first epoch."""
 SHARE = 0.05
 """Of the time that may go into saves: where one takes long, they are further apart than in a training alone."""
 
@@ -39,17 +42,45 @@ class Member:
     spec: TrainSpec
     data: DataSet
     frozen: list[str]
-    laps: list[Lap] = field(default_factory=list)
+    curve: array = field(default_factory=lambda: array("d"))
+    """Cross-entropy and error of each split after each epoch, from 0; 10,000 epochs are little as numbers."""
+    diverged: str = ""
     past: Past = field(default_factory=Past)
     end: Ending | None = None
     seconds: float = 0.0
 
+    @property
+    def splits(self) -> list[str]:
+        """Those that the curve has, in its order."""
+        return [name for name in ("train", "validation", "test") if name in self.data.splits]
+
+    @property
+    def epochs(self) -> int:
+        """How many are over, one that diverged too."""
+        return len(self.curve) // (2 * len(self.splits)) - 1
+
     def add(self, lap: Lap) -> None:
         """Another epoch is over; the first lap is the network before any data is seen."""
-        self.laps.append(lap)
+        pairs = {"train": lap.train or NONE} | lap.others
+        for split in self.splits:
+            self.curve.extend(pairs[split])
+        self.diverged = lap.diverged
         if lap.train is not None:
-            self.past.add(Epoch(lap.train[0], lap.others.get("validation", (0.0, float("nan")))[1], lap.diverged))
+            self.past.add(Epoch(lap.train[0], lap.others.get("validation", NONE)[1], lap.diverged))
         self.end = ending(self.spec, self.past)
+
+    def go_on(self, curve: Sequence[float]) -> None:
+        """Know again all epochs of a training that was stopped."""
+        self.curve = array("d", curve)
+        for epoch, pairs in enumerate(self.laps()):
+            if epoch:
+                self.past.add(Epoch(pairs["train"][0], pairs.get("validation", NONE)[1]))
+
+    def laps(self) -> Iterator[dict[str, Pair]]:
+        """Of each epoch so far the cross-entropy and error of each split."""
+        numbers = iter(self.curve)
+        for _ in range(self.epochs + 1):
+            yield {split: (next(numbers), next(numbers)) for split in self.splits}
 
     @property
     def so_far(self) -> int:
@@ -58,24 +89,21 @@ class Member:
 
     def kept(self) -> int | None:
         """The epoch whose network a checkpoint is to be written of, now; None if there is none."""
-        epoch = len(self.laps) - 1
-        if self.laps[-1].diverged:
-            epoch -= 1
-            return epoch if self.end is not None and self.end.epoch == epoch else None
+        epoch = self.epochs - bool(self.diverged)
         last = self.end is not None and self.end.epoch == epoch
+        if self.diverged:
+            return epoch if last else None
         return epoch if last or self.spec.keeps(epoch) or epoch == self.so_far else None
 
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> Iterator[dict[str, Any]]:
         """The losses, as a training alone writes them."""
-        found = []
-        for epoch, lap in enumerate(self.laps):
-            if lap.diverged:
-                found.append(failure(epoch, len(self.data.train), lap.diverged))
-                continue
-            pairs = {"train": lap.train} if lap.train else {}
-            for split, (loss, error) in (pairs | lap.others).items():
-                found += rows_of(epoch, split, loss, error, len(self.data.splits[split]))
-        return found
+        for epoch, pairs in enumerate(self.laps()):
+            if self.diverged and epoch == self.epochs:
+                yield failure(epoch, len(self.data.train), self.diverged)
+                return
+            for split, (loss, error) in pairs.items():
+                if epoch or split != "train":
+                    yield from rows_of(epoch, split, loss, error, len(self.data.splits[split]))
 
 
 def train_together(
@@ -159,7 +187,7 @@ class _Session:
         for i in laps:
             member = self._members[i]
             if member.end is not None and not member.run.trained:
-                finish(member.run, member.spec, member.data, member.rows(), member.end, self._facts(member))
+                finish(member.run, member.spec, member.data, list(member.rows()), member.end, self._facts(member))
         self._stack.leave([i for i in laps if self._members[i].end is not None])
 
     def _facts(self, member: Member) -> dict[str, Any]:
@@ -177,7 +205,7 @@ class _Session:
     def _tell(self) -> None:
         if self._progress is not None:
             most = self._members[0].spec.epochs
-            done = sum(most if member.end is not None else len(member.laps) - 1 for member in self._members)
+            done = sum(most if member.end is not None else member.epochs for member in self._members)
             self._progress("train", done, most * len(self._members))
 
     def _save(self, epoch: int) -> None:
@@ -185,7 +213,7 @@ class _Session:
         alive = self._stack.members
         tensors = self._stack.state()
         for i in alive:
-            tensors[f"laps.{i}"] = _numbers(self._members[i].laps)
+            tensors[f"curve.{i}"] = torch.tensor(self._members[i].curve, dtype=torch.float64)
         about = {
             "epoch": str(epoch),
             "members": json.dumps(alive),
@@ -212,8 +240,7 @@ class _Session:
         alive = json.loads(about["members"])
         for i, seconds in zip(alive, json.loads(about["seconds"]), strict=True):
             member = self._members[i]
-            for lap in _laps(state.pop(f"laps.{i}"), list(member.data.splits)):
-                member.add(lap)
+            member.go_on(state.pop(f"curve.{i}").tolist())
             member.seconds = seconds
         for i in set(range(len(self._members))) - set(alive):
             self._members[i].end = Ending(self._members[i].run.ending["epoch"], "", 0)
@@ -223,17 +250,3 @@ class _Session:
 
 def _file(name: str) -> str:
     return f"resume/{name}.safetensors"
-
-
-def _numbers(laps: Sequence[Lap]) -> Tensor:
-    """`[laps, splits, 2]`, training first."""
-    none = (float("nan"), float("nan"))
-    return torch.tensor([[lap.train or none, *lap.others.values()] for lap in laps], dtype=torch.float64)
-
-
-def _laps(numbers: Tensor, splits: Sequence[str]) -> list[Lap]:
-    names = [name for name in ("validation", "test") if name in splits]
-    found = []
-    for i, (train, *others) in enumerate(numbers.tolist()):
-        found.append(Lap(tuple(train) if i else None, {k: tuple(v) for k, v in zip(names, others, strict=True)}))
-    return found
