@@ -1,4 +1,5 @@
-"""How much memory an analysis takes beyond the user's own: peak resident memory of a process that does it."""
+"""How much memory an analysis takes beyond the user's own, and a trajectory that is opened: peak resident memory of a process
+that does it."""
 
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from collections.abc import Iterator
 from benchmarks.frame import Result
 
 LAYERS, WIDTH, BATCH, REPEATS = 6, 3000, 16, 3
+CHECKPOINTS, SIDE = 100, 600
 MODEL = LAYERS * WIDTH * (WIDTH + 1) * 4
 PART = WIDTH * (WIDTH + 1) * 4
 REST = 40e6
@@ -50,17 +52,51 @@ for what, work in {
         print(what, peak(work)[1])
 """
 
+OPEN = """
+import sys
+import torch
+from torch import nn
+import layerscope as ls
+from layerscope.memory import peak
+from pathlib import Path
+from safetensors.torch import save_file
+
+folder, count, side = Path(sys.argv[1]), *map(int, sys.argv[2:])
+torch.set_num_threads(1)
+model = nn.Linear(side, side, bias=False)
+values = {"weight": model.weight.detach()}
+for step in range(count):
+    values["weight"] += 1
+    save_file(values, folder / f"step_{step}.safetensors")
+    torch.save(values, folder / f"step_{step}.pt")
+
+def opened(pattern):
+    trajectory = ls.Trajectory.read([str(folder / pattern)]).fitted(model)
+    trajectory.check(model.state_dict())
+    assert not trajectory.warnings() and trajectory.fingerprint
+    return trajectory
+
+for suffix in ("safetensors", "pt"):
+    opened(f"step_[01].{suffix}")  # imports, and what libraries hold from their first use on
+    many, most = peak(lambda: opened(f"step_*.{suffix}"))
+    assert len(many.steps) == count
+    print(suffix, most)
+"""
+
 
 def run() -> Iterator[Result]:
     with tempfile.TemporaryDirectory() as folder:
-        _process("save", folder)
-        lines = _process("measure", folder)
+        _process(CODE, "save", folder, LAYERS, WIDTH, BATCH, REPEATS)
+        lines = _process(CODE, "measure", folder, LAYERS, WIDTH, BATCH, REPEATS)
     took: dict[str, list[int]] = {}
     for what, count in map(str.split, lines):
         took.setdefault(what, []).append(int(count))
     yield _row("evaluate", "each layer put back and drawn afresh", took, PART)
     yield _row("robustness", "all", took, MODEL)
     yield _row("replay", "as evaluate, memory 200MB", took, PART, 200_000_000)
+    with tempfile.TemporaryDirectory() as folder:
+        lines = _process(OPEN, folder, CHECKPOINTS, SIDE)
+    yield from (_opened(suffix, int(most)) for suffix, most in map(str.split, lines))
 
 
 def _row(what: str, about: str, took: dict[str, list[int]], largest: int, asked: int = 0) -> Result:
@@ -78,6 +114,20 @@ def _row(what: str, about: str, took: dict[str, list[int]], largest: int, asked:
     )
 
 
-def _process(do: str, folder: str) -> list[str]:
-    command = [sys.executable, "-c", CODE, do, folder, *map(str, (LAYERS, WIDTH, BATCH, REPEATS))]
+def _opened(suffix: str, most: int) -> Result:
+    """Of a trajectory that is opened: each checkpoint is read and its pages in the file are mapped, one at a time."""
+    one = 4 * SIDE * SIDE
+    allowed = 2 * one + REST
+    return Result(
+        f"memory of opening {CHECKPOINTS} checkpoints of {one / 1e6:.1f} MB, .{suffix} (found, checked, compared)",
+        f"{most / 1e6:.0f} MB",
+        f"all together are {CHECKPOINTS * one / 1e6:.0f} MB",
+        f"<= two checkpoints + {REST / 1e6:.0f} MB = {allowed / 1e6:.0f} MB",
+        most <= allowed,
+        1,
+    )
+
+
+def _process(code: str, *arguments: str | int) -> list[str]:
+    command = [sys.executable, "-c", code, *map(str, arguments)]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 import layerscope as ls
 from layerscope.checkpoints import FORMATS, Wanted, source_of
+from layerscope.checkpoints.fit import Prefix
 from layerscope.errors import UseError
 
 State = dict[str, Tensor]
@@ -43,10 +44,10 @@ def legacy(state: Any, path: Path) -> None:
     torch.save(state, path, _use_new_zipfile_serialization=False)
 
 
-def lightning(state: State, path: Path, step: int = 7, **more: Any) -> None:
+def lightning(state: State, path: Path, step: int, epoch: int = 0) -> None:
     """The layout that Lightning documents for its checkpoints; the module has the network as `self.net`."""
     content = {
-        "epoch": 0,
+        "epoch": epoch,
         "global_step": step,
         "pytorch-lightning_version": "2.4.0",
         "state_dict": OrderedDict((f"net.{name}", tensor) for name, tensor in state.items()),
@@ -54,7 +55,6 @@ def lightning(state: State, path: Path, step: int = 7, **more: Any) -> None:
         "callbacks": {},
         "optimizer_states": [{"state": {0: {"momentum": torch.ones(3)}}, "param_groups": [{"lr": 0.1}]}],
         "lr_schedulers": [],
-        **more,
     }
     torch.save(content, path)
 
@@ -96,7 +96,7 @@ WRITERS: dict[str, tuple[str, Callable[[State, Path], None]]] = {
     "data parallel": (".pt", lambda state, path: torch.save(prefixed(state, "module."), path)),
     "compiled": (".pt", lambda state, path: torch.save({"model": prefixed(state, "_orig_mod.")}, path)),
     "both": (".safetensors", lambda state, path: save_file(prefixed(state, "module._orig_mod."), path)),
-    "Lightning": (".ckpt", lightning),
+    "Lightning": (".ckpt", lambda state, path: lightning(state, path, step=int(path.stem[-1]))),
     "Hugging Face": ("", in_folder("model.safetensors", save_file)),
     "Hugging Face, bin": ("", in_folder("pytorch_model.bin", torch.save)),
     "shards": ("", sharded),
@@ -152,8 +152,8 @@ def test_every_format_of_the_table_is_tested(model, tmp_path):
 @pytest.mark.parametrize("kind", WRITERS)
 def test_what_was_decided_is_said(kind, model, tmp_path):
     suffix, write = WRITERS[kind]
-    write(model.state_dict(), tmp_path / f"one{suffix}")
-    trajectory = ls.Trajectory.read([str(tmp_path / f"one{suffix}")]).fitted(model)
+    write(model.state_dict(), tmp_path / f"1{suffix}")
+    trajectory = ls.Trajectory.read([str(tmp_path / f"1{suffix}")]).fitted(model)
     trajectory.check(ls.state_of(model))
     under, prefix = DECIDED.get(kind, ("", ""))
     wanted = [f"of each checkpoint, the values under {under!r} were read"] if under else []
@@ -235,6 +235,11 @@ def test_masks_of_older_checkpoints_are_not_needed(gpt2, tmp_path):
         "of each checkpoint, not read, as the model's own code says that it does not need them: "
         "transformer.h.0.attn.bias and transformer.h.1.attn.bias"
     )
+    base = {name.removeprefix("transformer."): tensor for name, tensor in {**state, **old}.items()}
+    save_file(base, tmp_path / "model.safetensors")  # as GPT-2 itself lies on the Hub
+    trajectory = ls.Trajectory.read([str(tmp_path)]).fitted(gpt2)
+    trajectory.check(ls.state_of(gpt2))
+    assert len(trajectory.facts()["checkpoints"]) == 2
     save_file({**state, "transformer.h.0.attn.extra": torch.ones(1)}, tmp_path / "model.safetensors")
     with pytest.raises(UseError, match=r"transformer\.h\.0\.attn\.extra is not in the model"):
         ls.Trajectory.read([str(tmp_path)]).fitted(gpt2).check(ls.state_of(gpt2))
@@ -346,10 +351,71 @@ def test_a_prefix_is_taken_off_where_the_names_fit_then_and_only_then(names, wor
     fit = wanted.fit(there, "x")
     assert set(fit.held) == names
     if names <= there:
-        assert fit.prefix == ""
+        assert fit.prefix == Prefix()
     else:
-        assert fit.held == {name: fit.prefix + name for name in names}
+        assert fit.held == {name: fit.prefix.text + name for name in names}
         assert set(fit.shapes(dict.fromkeys(there, (1,)))) >= names
+
+
+@given(st.sets(NAMES, min_size=1, max_size=6), st.lists(WORDS, min_size=1, max_size=3))
+def test_a_prefix_is_put_before_names_where_all_of_the_model_fit_then(names, words):
+    """The other way round: the model has the network within it, under a name that its own file does not have."""
+    prefix = "".join(f"{word}." for word in words)
+    fit = Wanted({prefix + name: prefix + name for name in names}).fit(names, "x")
+    assert fit.prefix.ours
+    assert fit.held == {name: name.removeprefix(fit.prefix.text) for name in (prefix + each for each in names)}
+    assert set(fit.shapes(dict.fromkeys(names, (1,)))) == set(fit.held)
+
+
+def heads() -> tuple[nn.Module, nn.Module]:
+    """Somebody's base, and a model that has it within, with a head of its own."""
+    torch.manual_seed(1)
+    base = nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 3))
+    return base, nn.Sequential(
+        OrderedDict(body=nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 3)), head=nn.Linear(3, 2))
+    )
+
+
+def test_a_base_model_is_the_pretrained_network_of_one_with_a_head(tmp_path):
+    base, model = heads()
+    save_file(base.state_dict(), tmp_path / "base.safetensors")
+    save_file(model.state_dict(), tmp_path / "tuned.safetensors")
+    files = [f"pretrained={tmp_path / 'base.safetensors'}", f"final={tmp_path / 'tuned.safetensors'}"]
+    trajectory = ls.Trajectory.read(files).fitted(model)
+    trajectory.check(ls.state_of(model))
+    assert trajectory.lacking(ls.INIT) == {"head.weight": None, "head.bias": None}
+    assert torch.equal(trajectory[ls.INIT]["body.2.weight"], base[2].weight)
+    assert "of pretrained, 'body.' was put before the names of tensors" in trajectory.facts()["checkpoints"]
+    alone = ls.Trajectory.read([str(tmp_path / "base.safetensors")]).fitted(model)
+    with pytest.raises(UseError, match=r"does not fit the model: head\.weight is missing; head\.bias is missing$"):
+        alone.check(ls.state_of(model))
+
+
+def test_what_could_be_several_parts_of_a_model_is_refused():
+    model = nn.Sequential(OrderedDict(student=heads()[0], teacher=heads()[0]))
+    with pytest.raises(
+        UseError, match=r"names that fit the model under 'student\.' and under 'teacher\.': nobody can say"
+    ):
+        Wanted.of(model).fit(heads()[0].state_dict(), "one.pt")
+
+
+def test_a_base_model_of_the_library_and_one_with_its_head(gpt2, tmp_path):
+    """Both ways: the library reads them so, too."""
+    from transformers import GPT2Model
+
+    base = gpt2.transformer
+    base.save_pretrained(tmp_path / "base")
+    gpt2.save_pretrained(tmp_path / "whole")
+    assert load_file(tmp_path / "base" / "model.safetensors").keys() >= {"wte.weight"}
+    for folder, model, prefix in (("base", gpt2, "put before"), ("whole", GPT2Model(gpt2.config), "taken off")):
+        trajectory = ls.Trajectory.read([str(tmp_path / folder)]).fitted(model)
+        trajectory.check(ls.state_of(model))
+        theirs = type(model).from_pretrained(tmp_path / folder).state_dict()
+        assert all(torch.equal(tensor, theirs[name]) for name, tensor in trajectory[ls.FINAL].items())
+        assert trajectory[ls.FINAL].keys() == theirs.keys()
+        assert trajectory.facts()["checkpoints"] == [
+            f"of each checkpoint, 'transformer.' was {prefix} the names of tensors"
+        ]
 
 
 def test_the_model_decides_what_a_prefix_is(model, tmp_path):
@@ -375,7 +441,7 @@ def test_the_model_decides_what_a_prefix_is(model, tmp_path):
         ),
         (
             lambda s: s | {"head.bias": torch.ones(3)},
-            r"does not fit the model: head\.bias \(without 'net\.'\) is not in the model",
+            r"does not fit the model: head\.bias \(beside net\.head\.bias\) is not in the model",
         ),
         (
             lambda s: s | prefixed(Net().state_dict(), "teacher."),
@@ -495,7 +561,7 @@ def broken(path: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("format", ["safetensors", "state dict", "before torch 1.6", "Lightning", "shards"])
 def test_damaged_files(format, kind, model, tmp_path):
     suffix, write = WRITERS[format]
-    path = tmp_path / f"a{suffix}"
+    path = tmp_path / f"a1{suffix}"
     write(model.state_dict(), path)
     file = next(path.glob("*-00001-*")) if path.is_dir() else path
     file.write_bytes(broken(file)[kind])
@@ -591,6 +657,38 @@ def test_what_cannot_be_a_trajectory(files, texts, message, tmp_path):
     write_all(tmp_path, files)
     with pytest.raises(UseError, match=re.escape(message)):
         named(tmp_path, *texts)
+
+
+def test_epochs_of_lightning_that_count_from_0_are_no_start(model, tmp_path):
+    """Files named with the epoch alone: the first is of after the first epoch, which the files know."""
+    files = {f"epoch={epoch}.ckpt": epoch + 1 for epoch in range(3)}
+    for name, epochs in files.items():
+        lightning({key: tensor + epochs for key, tensor in model.state_dict().items()}, tmp_path / name, 10 * epochs)
+    trajectory = named(tmp_path, "@")
+    assert (trajectory.unit, numbers(trajectory), trajectory.has_start) == ("epoch", [1, 2, 3], False)
+    (said,) = trajectory.facts()["checkpoints"]
+    assert (
+        "epoch=0.ckpt says itself that 10 steps of the optimizer were done, so that it is no start but epoch 1" in said
+    )
+    (bias,) = trajectory.tensors(ls.Step(3), ["net.head.bias"]).values()
+    assert torch.equal(bias, model.state_dict()["head.bias"] + 3)
+    lightning(model.state_dict(), tmp_path / "init.ckpt", 0)  # one that was saved before training is the start
+    assert numbers(named(tmp_path, "@")) == [0, 1, 2, 3]
+    lightning(model.state_dict(), tmp_path / "epoch=0.ckpt", 0)
+    assert numbers(named(tmp_path, "@epoch=*.ckpt")) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("text", "name"), [("init=@x.ckpt", "x.ckpt"), ("@", "init.ckpt"), ("@", "step=0.ckpt")])
+def test_a_start_that_says_itself_that_it_was_trained(text, name, model, tmp_path):
+    lightning(model.state_dict(), tmp_path / name, 10)
+    lightning(model.state_dict(), tmp_path / "step=20.ckpt", 20)
+    with pytest.raises(
+        UseError, match=rf"{name} is taken for the start, but says itself that 10 steps .*: write step-10="
+    ):
+        named(tmp_path, text, "@step=20.ckpt")
+    there = named(tmp_path, f"pretrained=@{name}", "@step=20.ckpt")
+    assert there.pretrained
+    assert numbers(named(tmp_path, f"step-10=@{name}", "@step=20.ckpt")) == [10, 20]
 
 
 def test_the_last_may_be_a_copy_of_one_that_has_a_number(tmp_path):

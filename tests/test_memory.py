@@ -141,7 +141,7 @@ def test_the_process_takes_no_more_than_was_asked(allocator: str):
     share = 0.5 if setting else 1
     assert little - needed <= share * 100 + slack
     assert much - needed <= share * 400 + slack
-    if setting:  # what is allowed is also used; with holes, the reference engine's own peak may have left room for a part
+    if setting:  # what is allowed is used, too; with holes, the reference engine's own peak may have left room
         assert much - needed >= 100
 
 

@@ -505,8 +505,7 @@ def test_values_that_were_never_recorded_are_told(tmp_path, mynets):
         nn.init.ones_(model[0].bias)
         recorder.save(epoch=1)
         raise ZeroDivisionError
-    other = mynets.make()
-    recorder = ls.Recorder(path, other, resume=True)
+    recorder = ls.Recorder(path, mynets.make(), resume=True, loaded=True)
     recorder.save(epoch=2)
     recorder.close()
     assert main(["analyze", str(path), *MADE, *FEW]) == 0
@@ -515,6 +514,49 @@ def test_values_that_were_never_recorded_are_told(tmp_path, mynets):
     assert (
         "the recording stopped at epoch-00001 or later and went on with a model that had the values of none" in said[1]
     )
+
+
+@pytest.mark.parametrize("moments", [3, 0])
+def test_a_new_model_does_not_replace_what_is_recorded(tmp_path, moments):
+    """Neither one with other values nor one of the same seed, which nobody loaded."""
+    path = tmp_path / "mine"
+    Training(path).run(1, moments).recorder.close()
+    before = {file: file.read_bytes() for file in path.rglob("*.*") if file.is_file()}
+    new = "the model's values are those of none of its checkpoints, as if it were new: load the checkpoint of yours"
+    with pytest.raises(UseError, match=f"has a recording until .*, but {new}"):
+        Training(path, 8, resume=True)
+    if moments:
+        with pytest.raises(UseError, match="but the model's values are those of the start, as if it were new"):
+            Training(path, 0, resume=True)
+    assert {file: file.read_bytes() for file in path.rglob("*.*") if file.is_file()} == before
+    loaded = Training(path, 8, resume=True, loaded=True).run(moments + 1, moments + 2)
+    loaded.recorder.finish()
+    assert check_folder(path, moments + 2) == moments + 2
+    assert ls.Run.open(path).recording["sessions"][-1]["held"] == ""
+    with pytest.raises(UseError, match=r"loaded=True is for going on with a recording: say resume=True too"):
+        Training(tmp_path / "other", loaded=True)
+
+
+def test_a_report_is_gone_or_says_so_when_its_recording_went_on(tmp_path, mynets):
+    path = tmp_path / "mine"
+    made = {"source": "mynets:make", "data": "mynets:loaders"}
+    model, optimizer = started(mynets)
+    with ls.Recorder(path, model, **made) as recorder:
+        epoch_of(model, optimizer, mynets.batches(1))
+        recorder.save(epoch=1)
+    report, told = path / "report.html", "The analysis robustness was made before the recording went on"
+    assert main(["analyze", str(path), *FEW]) == 0
+    ls.Recorder(path, model, resume=True).finish()  # nothing was trained
+    assert told not in report.read_text()
+    assert told not in render(ls.Run.open(path))
+    with ls.Recorder(path, model, resume=True) as recorder:
+        epoch_of(model, optimizer, mynets.batches(1))
+        recorder.save(epoch=2)
+    assert not report.exists()
+    assert main(["report", str(path)]) == 0
+    assert told in report.read_text()
+    assert main(["analyze", str(path), *FEW, "--name", "longer"]) == 0
+    assert report.read_text().count("was made before the recording went on") == 1
 
 
 def test_a_cell_that_is_run_again_takes_over(tmp_path):
@@ -660,7 +702,7 @@ def test_killed_while_it_writes(tmp_path):
         assert iterations[-1] > last
         for step in trajectory.steps[-3:]:
             assert all((tensor == step.iteration).all() for tensor in trajectory[step].values())
-        last = iterations[-1] - 1
+        last = max(1, iterations[-1] - 1)
         assert not ls.Run.open(path).recording["finished"]
     assert [each["held"] != "" for each in ls.Run.open(path).recording["sessions"]] == [True] * 3
 
@@ -675,7 +717,8 @@ def test_the_callbacks_libraries_are_not_loaded():
 
 
 def test_a_process_that_is_not_the_first_writes_nothing(tmp_path, monkeypatch):
-    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 1)
     with ls.Recorder(tmp_path / "mine", nn.Linear(1, 1)) as recorder:
         recorder.save(epoch=1)
         recorder.log(epoch=1, split="train", loss=1.0)
@@ -683,6 +726,18 @@ def test_a_process_that_is_not_the_first_writes_nothing(tmp_path, monkeypatch):
         with pytest.raises(UseError, match="moments go forward"):  # the same errors as in the first
             recorder.save(epoch=1)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_number_of_a_process_that_is_alone(tmp_path, monkeypatch):
+    """Without a group: it is recorded, or refused where a launcher began several. Never neither."""
+    monkeypatch.setenv("RANK", "1")
+    with ls.Recorder(tmp_path / "mine", nn.Linear(1, 1)) as recorder:
+        recorder.save(epoch=1)
+        assert recorder.steps == (ls.INIT, ls.Step(1))
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(UseError, match=r"process 1 of 4 .* make the Recorder after init_process_group; or, if each"):
+        ls.Recorder(tmp_path / "other", nn.Linear(1, 1))
+    assert not (tmp_path / "other").exists()
 
 
 TUTORIAL = Path(__file__).parents[1] / "docs" / "tutorials" / "own-training.md"

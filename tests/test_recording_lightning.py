@@ -182,6 +182,17 @@ def test_weights_that_another_callback_puts_in_at_the_end_are_the_trained_ones(t
     )
 
 
+def test_files_of_the_library_that_are_named_with_the_epoch_alone(tmp_path):
+    """It counts epochs from 0: the first file is of after the first epoch, as it says itself."""
+    saving = lightning.callbacks.ModelCheckpoint(tmp_path / "own", filename="{epoch}", save_top_k=-1)
+    witness = fit(tmp_path, Lit(), saving, epochs=3, enable_checkpointing=True)
+    assert sorted(path.name for path in (tmp_path / "own").iterdir()) == [f"epoch={epoch}.ckpt" for epoch in range(3)]
+    trajectory = ls.Trajectory.read([str(tmp_path / "own")])
+    assert [trajectory.number(step) for step in trajectory.steps] == [1, 2, 3]
+    assert not trajectory.has_start
+    assert all(same(trajectory[ls.Step(epoch)], witness.states[4 * epoch]) for epoch in (1, 2, 3))
+
+
 def test_a_try_of_one_batch_is_not_recorded(tmp_path):
     callback = LayerscopeCallback(tmp_path / "mine")
     fit(tmp_path, Lit(), callback, fast_dev_run=True)

@@ -4,6 +4,7 @@ import html
 import json
 import math
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -79,8 +80,18 @@ def test_parts_are_put_back_to_the_pretrained_network(pretrained_table):
 def test_what_the_pretrained_network_lacks_is_not_put_back_to_it(pretrained_table, part):
     row = one(pretrained_table, part=part, step=0, metric="error")
     assert row["status"] == "not applicable"
-    assert row["reason"] == "of another shape in the pretrained network, so replaced: head.weight ([3, 2] there)"
+    assert row["reason"] == "head.weight ([3, 2] there) had another shape in the pretrained network"
     assert one(pretrained_table, part=part, step=1, metric="error")["value"] == 0.0
+
+
+def test_what_is_not_there_is_said_in_a_sentence():
+    """Of the tensors by name in the table, and of those of several Parts together in pictures and reports."""
+    pretrained = ls.Trajectory.of(pretrained={"body.weight": SWAP}, final=ls.state_of(Net()))
+    table = ls.robustness(Net(), pretrained, fine_tuned()[2], ls.RobustnessSpec(draws=0))
+    said = "cannot be found in the pretrained network"
+    assert one(table, part="head", step=0, metric="error")["reason"] == f"head.weight {said}"
+    shown = " ".join(str(ls.plots.terminal_map(table)).split())
+    assert f"-: head, pretrained: not applicable: its own tensors {said}" in shown
 
 
 def test_a_part_without_pretrained_values_has_no_distance_to_them(pretrained_table):
@@ -135,7 +146,7 @@ def test_edits_of_ones_own_are_refused_where_the_pretrained_network_lacks_the_pa
     net, pretrained, data = fine_tuned()
     trajectory = ls.Trajectory.of(pretrained=pretrained, final=ls.state_of(net))
     head = ls.Partition.by_layer(net)["head"]
-    with pytest.raises(UseError, match="head cannot be put back: of another shape"):
+    with pytest.raises(UseError, match=r"head cannot be put back: head\.weight \(\[3, 2\] there\) had another shape"):
         ls.evaluate(net, trajectory, [ls.Variant.of(head, ls.Rewind())], data)
 
 
@@ -160,7 +171,7 @@ def test_every_word_says_pretrained(pretrained_table):
     assert "trained" in shown
     assert "start" not in shown
     assert (
-        "-: head, pretrained: not applicable: of another shape in the pretrained network, so replaced: its own tensors"
+        "-: head, pretrained: not applicable: its own tensors ([3, 2] there) had another shape in the pretrained network"
         in " ".join(shown.split())
     )
     labels = [text.get_text() for text in ls.plots.layer_map(pretrained_table).axes[0].get_xticklabels()]
@@ -470,7 +481,7 @@ def test_the_report_of_a_fine_tuned_network(here):
         "The first checkpoint is the pretrained network.",
         "put back to its pretrained values, not taken out",
         "The pretrained network has tensors that this one does not have: aux.weight",
-        "not applicable: of another shape in the pretrained network, so replaced: its own tensors ([3, 2] there)",
+        "not applicable: its own tensors ([3, 2] there) had another shape in the pretrained network",
     ):
         assert phrase in said, phrase
     for phrase in ("its start", "the start", "before training", "random start"):
@@ -626,7 +637,32 @@ def test_what_takes_data_is_refused_without(here, capsys, more):
 
 def test_a_run_without_data_cannot_be_analysed_further(here, capsys):
     assert main(["analyze", "--model", "tiered:net", "--out", "runs/bare"]) == 0
-    assert "takes data: name them with --data" in refused(capsys, "analyze", "runs/bare")
+    capsys.readouterr()
+    told = "was made without data, and to change layers takes some; that needs a folder of its own: layerscope analyze --model"
+    for command in (
+        ["analyze"],
+        ["analyze", "--dry-run"],
+        ["bench"],
+        *(["materialize", "--out", "x.safetensors", *more] for more in (["--part", "body"], ["--variant", "abc"])),
+    ):
+        assert told in refused(capsys, command[0], "runs/bare", *command[1:])
+    line = refused(capsys, "analyze", "runs/bare", "--data", "tiered:data")
+    words = shlex.split(line.partition("layerscope analyze ")[2])
+    assert words[-2:] == ["--out", "runs/bare-data"]
+    assert main(["analyze", *words]) == 0  # the command that is told works
+
+
+def test_a_recording_without_data_has_values_that_can_be_looked_at(here, capsys):
+    net = fine_tuned()[0]
+    with ls.Recorder("runs/recorded", net), torch.no_grad():
+        net.head.weight.add_(1)
+    line = refused(capsys, "analyze", "runs/recorded", "--model", "tiered:net")
+    assert (
+        "add --data package.module:NAME; it is kept. Without data, its values alone can be looked at: layerscope"
+        in line
+    )
+    assert main(["analyze", *shlex.split(line.partition("at: layerscope analyze ")[2])]) == 0
+    assert "Norm of the values" in text_of(here / "runs/recorded-weights/report.html")
 
 
 @pytest.mark.parametrize("analysis", [lambda m, t: ls.weights(m, t), lambda m, t: ls.robustness(m, t, [])])

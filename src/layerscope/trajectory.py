@@ -54,8 +54,9 @@ class Trajectory:
 
     def fitted(self, model: nn.Module) -> "Trajectory":
         """The same trajectory by the names that tensors have in a model. Prefixes of wrappers such as `module.` are taken off
-        where the names of a checkpoint fit the model without them, and a checkpoint that has a tied tensor under one of its
-        names has it under all."""
+        where the names of a checkpoint fit the model without them; that of a base model such as `transformer.`, which its own
+        checkpoint does not have, is put before them; and a checkpoint that has a tied tensor under one of its names has it
+        under all."""
         wanted = Wanted.of(model)
         if wanted == self._wanted:
             return self
@@ -101,7 +102,8 @@ class Trajectory:
         with STEP init, final, epoch-12 or step-500. One file alone, whatever its name, is the trained network.
 
         Formats: safetensors, files of `torch.save` (a state dict, alone or under a key such as `state_dict`; Lightning's
-        `.ckpt`), folders of Hugging Face, in one file or in shards. Nothing of a file is ever executed.
+        `.ckpt`), folders of Hugging Face, in one file or in shards. Nothing of a file is ever executed. A start that says itself
+        how many steps of the optimizer were done (`global_step`) is none: epochs that count from 0 are counted from 1 then.
         """
         found = find(checkpoints)
         return cls(found.sources, found.unit, found.notes, pretrained=found.pretrained)

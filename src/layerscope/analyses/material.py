@@ -1,5 +1,6 @@
 """What an analysis works on: a network with its states and data, of a training of the lab or of anyone's model."""
 
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -68,9 +69,22 @@ def material_of(
     asked = asked_of(run)
     if isinstance(asked, RecordSpec):
         return _of_recording(run, source_of_recording(run, source), spec, data_dir)
+    check_data(run, asked, source.data)
     if source != NO_SOURCE:
         raise UseError(f"{run.path} is no recording: its model and data are known, and cannot be said otherwise")
     return of_model(asked, spec, data_dir) if isinstance(asked, ModelSpec) else _of_training(run, asked, spec, data_dir)
+
+
+def check_data(run: Run, asked: Asked, data: str = "") -> None:
+    """Refuse to change layers in the folder of a model that was looked at without data; the error has the command that does."""
+    if not isinstance(asked, ModelSpec) or asked.data:
+        return
+    checkpoints = ["--checkpoints", *asked.checkpoints] if asked.checkpoints else []
+    words = ["--model", asked.model, *checkpoints, "--data", data or "package.module:NAME", "--out", f"{run.path}-data"]
+    raise UseError(
+        f"{run.path} was made without data, and to change layers takes some; that needs a folder of its own: layerscope analyze "
+        f"{shlex.join(words)}"
+    )
 
 
 def known_inputs(run: Run) -> str | None:
@@ -100,8 +114,11 @@ def source_of_recording(run: Run, given: ModelSpec) -> ModelSpec:
         **run.recording.get("source", {}) | {name: value for name, value in asdict(given).items() if value}
     )
     if missing := [f"--{field} package.module:NAME" for field in ("model", "data") if not getattr(asked, field)]:
+        words = ["--model", asked.model or "package.module:NAME", "--checkpoints", str(run.checkpoints.path)]
+        alone = f"layerscope analyze {shlex.join([*words, '--out', f'{run.path}-weights'])}"
         raise UseError(
             f"{run.path} was recorded without saying how its model and data are made: add {' and '.join(missing)}; it is kept"
+            + ("" if asked.data else f". Without data, its values alone can be looked at: {alone}")
         )
     return asked
 
@@ -118,7 +135,8 @@ def _of_recording(run: Run, asked: ModelSpec, spec: RobustnessSpec, data_dir: st
     model = open_model(asked.model, pretrained=False)
     found = _with_data(asked, model, trajectory.fitted(model), spec, data_dir)
     said = [*notes(facts, trajectory.has_start), *found.facts.get("checkpoints", [])]
-    return replace(found, facts=found.facts | {"checkpoints": said}, warnings=tuple(warnings(facts)))
+    about = {"checkpoints": said, "checkpoints_digest": run.checkpoints.digest()}
+    return replace(found, facts=found.facts | about, warnings=tuple(warnings(facts)))
 
 
 def _check_source(asked: ModelSpec) -> None:

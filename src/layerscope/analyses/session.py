@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from layerscope.analyses.material import (
     Material,
+    asked_of,
+    check_data,
     known_inputs,
     material_of,
     of_model,
@@ -104,6 +106,7 @@ def sourced(run: Run, source: ModelSpec, spec: RobustnessSpec, data_dir: str | P
 def find_variant(run: Run, variant_id: str, name: str | None = None) -> tuple[Variant, RobustnessSpec]:
     """The Variant of this id (or the beginning of one) in the run's analyses, or in that of a `name`; and what that analysis
     was asked, which decides its draws and its statistics."""
+    check_data(run, asked_of(run))
     found: dict[tuple[str, str], tuple[Variant, RobustnessSpec, str]] = {}
     for analysis in [name] if name else run.analyses():
         spec = RobustnessSpec.from_dict(fields_of(run.analysis_spec(analysis)))

@@ -1,12 +1,12 @@
 """The checkpoints that a user names, and the moments they are of."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from layerscope.checkpoints.formats import is_checkpoint, source_of
 from layerscope.checkpoints.hugging_face import OTHERS, WEIGHTS, weights_of
-from layerscope.checkpoints.names import steps_of
+from layerscope.checkpoints.names import ends_of, steps_of
 from layerscope.checkpoints.source import Source
 from layerscope.errors import UseError
 from layerscope.state import content_hash
@@ -63,6 +63,7 @@ def find(texts: Sequence[str]) -> Found:
         return Found({Step(1): sources[0]}, "checkpoint", tuple(notes))
     stems = {str(path): path.resolve().name if path.is_dir() else path.stem for path in series}
     steps, unit = steps_of(stems, {str(path) for path in series if path.is_dir()})
+    steps = _from_one(steps, unit, ends_of(stems), notes)
     moments = [*said, *(Moment(path, steps[str(path)], unit) for path in series), *ends]
     return _placed(moments, notes)
 
@@ -109,6 +110,29 @@ def _members(path: Path, notes: list[str]) -> list[Path]:
     return members
 
 
+def _from_one(steps: dict[str, Step], unit: str, ends: Collection[str], notes: list[str]) -> dict[str, Step]:
+    """The steps of a series counted from 1, where the names count from 0 what was done: the file of epoch 0 says itself that
+    steps of the optimizer were taken before it was written, so that it is that of the first epoch, and no start."""
+    first = next((shown for shown, step in steps.items() if step == INIT and shown not in ends), None)
+    done = source_of(Path(first)).iterations() if first and unit != "iteration" else 0
+    if not done:
+        return steps
+    notes.append(
+        f"the names count from 0: {first} says itself that {done} steps of the optimizer were done, so that it is no start but "
+        f"{unit} 1, and the others are one later too"
+    )
+    return {shown: step if shown in ends else Step.of(step.number(unit) + 1, unit) for shown, step in steps.items()}
+
+
+def _check_start(start: Moment, done: int) -> None:
+    """Refuse a start of which the file itself says that it was trained."""
+    if done and not start.pretrained:
+        raise UseError(
+            f"{start.path} is taken for the start, but says itself that {done} steps of the optimizer were done: write "
+            f"step-{done}={start.path} or epoch-1={start.path}, or pretrained={start.path} if a fine-tuning began there"
+        )
+
+
 def _placed(moments: Sequence[Moment], notes: list[str]) -> Found:
     """The checkpoints in their order. The end is a step like the others: that after the last one known; or that one itself,
     where it was found there and holds the same values."""
@@ -121,6 +145,8 @@ def _placed(moments: Sequence[Moment], notes: list[str]) -> Found:
             )
         steps[moment.step] = moment
     sources = {step: source_of(moment.path) for step, moment in steps.items()}
+    if start := steps.get(INIT):
+        _check_start(start, sources[INIT].iterations())
     if end := steps.get(FINAL):
         last = max((step for step in steps if step != FINAL), default=INIT)
         source = sources.pop(FINAL)

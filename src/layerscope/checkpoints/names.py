@@ -28,14 +28,19 @@ def steps_of(stems: Mapping[str, str], folders: Collection[str] = ()) -> tuple[d
     epochs, else the only one that differs, and nobody knows what it counts. `checkpoint-500` is an iteration where it is one of
     the `folders`, as the Trainer writes them.
     """
-    ends = {shown: match[1] for shown, stem in stems.items() if (match := _ENDS.fullmatch(stem.lower()))}
-    steps = {shown: INIT if word.startswith("init") else FINAL for shown, word in ends.items()}
-    counted = {shown: stem.lower() for shown, stem in stems.items() if shown not in ends}
+    steps = ends_of(stems)
+    counted = {shown: stem.lower() for shown, stem in stems.items() if shown not in steps}
     if not counted:
         return steps, ""
     own = _of_layerscope(counted)
     found, unit = own if own else _counted(counted, folders)
     return steps | found, unit
+
+
+def ends_of(stems: Mapping[str, str]) -> dict[str, Step]:
+    """The start and the end, of those whose names say so in a word."""
+    words = {shown: match[1] for shown, stem in stems.items() if (match := _ENDS.fullmatch(stem.lower()))}
+    return {shown: INIT if word.startswith("init") else FINAL for shown, word in words.items()}
 
 
 def _of_layerscope(stems: Mapping[str, str]) -> tuple[dict[str, Step], str] | None:

@@ -7,10 +7,10 @@ from layerscope.checkpoints.fit import Fit
 
 def notes(unders: Mapping[str, str], fits: Mapping[str, Fit]) -> list[str]:
     """What was decided to read the checkpoints, by their names: the key that their tensors are under, the prefix that was taken
-    off, tensors that the model does not need."""
+    off or put before them, tensors that the model does not need."""
     return [
         *_told(unders, "the values under {!r} were read"),
-        *_told({name: fit.prefix for name, fit in fits.items()}, "{!r} was taken off the names of tensors"),
+        *_told({name: str(fit.prefix) for name, fit in fits.items()}, "{}"),
         *_told(
             {name: listed(fit.unneeded) for name, fit in fits.items()},
             "not read, as the model's own code says that it does not need them: {}",

@@ -31,6 +31,9 @@ class SafetensorsFile:
     def shapes(self) -> dict[str, tuple[int, ...]]:
         return self._with_file(lambda file: {n: tuple(file.get_slice(n).get_shape()) for n in file.keys()})  # noqa: SIM118
 
+    def iterations(self) -> int:
+        return 0
+
     def version(self) -> Any:
         return version_of(self._path)
 

@@ -28,6 +28,10 @@ class Source(Protocol):
         """Name -> shape of all tensors, without reading their values."""
         ...
 
+    def iterations(self) -> int:
+        """After how many steps of the optimizer the file itself says that it was written; 0 where it does not say."""
+        ...
+
     def version(self) -> Any:
         """What differs if the values may have changed since; None where nobody can tell without reading them."""
         ...
@@ -46,6 +50,9 @@ class Memory:
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         return shapes_of(self._state)
+
+    def iterations(self) -> int:
+        return 0
 
     def version(self) -> None:
         return None

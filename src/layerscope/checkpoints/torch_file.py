@@ -18,6 +18,8 @@ WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "net")
 """Keys under which training loops keep the state dict, beside the optimiser's and much else."""
 ZIP = b"PK\x03\x04"
 """How files of torch.save begin since torch 1.6."""
+STEPS = "global_step"
+"""Where Lightning, and loops that follow it, keep how many steps of the optimizer were done."""
 _ASKED = re.compile(r"GLOBAL ([\w.]+)")
 _ADVICE = re.compile(r" (?:In PyTorch 2|This file can still)")
 
@@ -44,17 +46,26 @@ class TorchFile:
     def shapes(self) -> dict[str, tuple[int, ...]]:
         return {name: tuple(tensor.shape) for name, tensor in self._state().items()}
 
+    def iterations(self) -> int:
+        content = self._content()
+        said = content.get(STEPS) if isinstance(content, Mapping) else None
+        return said if isinstance(said, int) else 0
+
     def version(self) -> Any:
         return version_of(self._path)
 
     def _state(self) -> dict[str, Tensor]:
         """The tensors of the state dict, which lie in the file until they are used. What is no tensor there belongs to modules
         (their extra state), as in a model's own state dict."""
+        self.under, found = _state_dict(self._content(), self._path)
+        return {str(name): value for name, value in found.items() if isinstance(value, Tensor)}
+
+    def _content(self) -> Any:
+        """All that is in the file."""
         if self._intact != (now := self.version()):
             _check(self._path)
             self._intact = now
-        self.under, found = _state_dict(_loaded(self._path), self._path)
-        return {str(name): value for name, value in found.items() if isinstance(value, Tensor)}
+        return _loaded(self._path)
 
 
 def _check(path: Path) -> None:

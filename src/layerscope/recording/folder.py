@@ -14,7 +14,7 @@ from layerscope.errors import UseError
 from layerscope.recording.curves import Row, merged, without_run
 from layerscope.recording.network import not_finite
 from layerscope.recording.spec import RecordSpec
-from layerscope.run import TRAINING, Run, environment
+from layerscope.run import REPORT, TRAINING, Run, environment
 from layerscope.runtime import EVERY
 from layerscope.state import State, dense
 from layerscope.step import INIT, Step
@@ -34,7 +34,15 @@ class Recording:
     """
 
     def __init__(
-        self, run: Run, spec: RecordSpec, state: State, made: dict[str, str], *, resume: bool, initial: bool
+        self,
+        run: Run,
+        spec: RecordSpec,
+        state: State,
+        made: dict[str, str],
+        *,
+        resume: bool,
+        loaded: bool,
+        initial: bool,
     ) -> None:
         self.run, self.over, self._rows, self._written = run, "", list[Row](), time.monotonic()
         place = str(run.path.resolve())
@@ -42,7 +50,7 @@ class Recording:
             former.close()
         with ExitStack() as held:
             held.enter_context(run.claim(spec, "choose another folder"))
-            self._begin(state, resume, initial)
+            self._begin(state, resume, loaded, initial)
             source = {name: text for name, text in made.items() if text}
             self._record(spec=spec.fingerprint, source=self._facts.get("source", {}) | source)
             self._lock = held.pop_all()
@@ -53,6 +61,7 @@ class Recording:
         if wrong := self._turned(state):
             self._record(diverged=f"{wrong[0]} was not finite at {step}")
             return False
+        self._outdate()
         save_state(self.run.checkpoints, step, state)
         self.steps.append(step)
         if self._facts.get("diverged"):
@@ -70,6 +79,7 @@ class Recording:
                 "or load an earlier checkpoint of yours before making the Recorder"
             )
         if self.steps and self.steps[-1] >= step:
+            self._outdate()
             self._record(end="")
         while self.steps and self.steps[-1] >= step:
             self.run.checkpoints.remove(self.steps.pop().name + SUFFIX)
@@ -102,11 +112,15 @@ class Recording:
             self.flush()
             self._let_go("closed")
 
+    def _outdate(self) -> None:
+        """Take away a report of other checkpoints than there are soon. One that is made anew says which analyses are of those."""
+        self.run.folder.remove(REPORT)
+
     def _let_go(self, over: str) -> None:
         self._lock.close()
         self.over = over
 
-    def _begin(self, state: State, resume: bool, initial: bool) -> None:
+    def _begin(self, state: State, resume: bool, loaded: bool, initial: bool) -> None:
         checkpoints = self.run.checkpoints
         tidy(checkpoints)
         self.steps = [step for step, _ in _listed(checkpoints)]
@@ -114,7 +128,7 @@ class Recording:
         after = self.steps[-1] if self.steps else None
         self._held = held = next((step for step in reversed(self.steps) if self._holds(step, state)), None)
         if after is not None:
-            self._check(after, held, resume)
+            self._check(after, held, resume, loaded)
         elif initial:
             save_state(checkpoints, INIT, state)
             self.steps, self._held, held = [INIT], INIT, INIT
@@ -124,7 +138,7 @@ class Recording:
         self._record(finished=False, sessions=[*self._facts.get("sessions", []), session])
         self.run.folder.remove(TRAINING)
 
-    def _check(self, last: Step, held: Step | None, resume: bool) -> None:
+    def _check(self, last: Step, held: Step | None, resume: bool, loaded: bool) -> None:
         """Refuse to go on with a recording where that was not asked, or where it could not be the same one."""
         if self._facts.get("finished") and not (resume and held == last):
             raise UseError(
@@ -135,6 +149,13 @@ class Recording:
             raise UseError(
                 f"{self.run.path} has a recording until {last}; choose another folder, or go on with it: load the checkpoint of "
                 "yours that the training goes on from, then make the Recorder with resume=True"
+            )
+        if not loaded and held != last and held in (None, INIT):
+            whose = "those of the start" if held == INIT else "those of none of its checkpoints"
+            raise UseError(
+                f"{self.run.path} has a recording until {last}, but the model's values are {whose}, as if it were new: load the "
+                "checkpoint of yours that the training goes on from before making the Recorder; if you did, and no checkpoint "
+                "was recorded at that moment, say loaded=True; for another training choose another folder"
             )
 
     def _keep_end(self, state: State, seen: Step | None, unit: str) -> None:

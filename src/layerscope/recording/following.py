@@ -33,7 +33,8 @@ class Following:
         """Training begins after so many steps and whole epochs. With any, it goes on from a checkpoint: the values are no start,
         and are those of that step, where recorded ones of that and later steps are replaced."""
         self._step, self._epoch = step, epoch
-        self._recorder = Recorder(self.run.path, model, resume=step > 0, initial=step == 0, **self._made)
+        on = step > 0  # from a checkpoint that the library has loaded
+        self._recorder = Recorder(self.run.path, model, resume=on, loaded=on, initial=not on, **self._made)
         if step:
             self._recorder.save(iteration=step)
 

@@ -48,11 +48,22 @@ def not_finite(state: State) -> list[str]:
 
 
 def rank() -> int:
-    """The number of this process among those that train together; 0 where there is one."""
+    """The number of this process among those that train together; 0 where there is one.
+
+    Raises `UseError` where a launcher began several, of which this is not the first, and they do not know each other yet:
+    whether they train one network together cannot be seen then.
+    """
     distributed = torch.distributed
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank()
-    return int(os.environ.get("RANK", "0"))  # of a launcher, before the processes know each other
+    number, among = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
+    if number != "0" and among != "1":
+        raise UseError(
+            f"the environment says that this is process {number} of {among} (RANK, WORLD_SIZE), but torch.distributed is not "
+            "initialised: make the Recorder after init_process_group; or, if each process trains a network of its own, unset "
+            "RANK and give each a folder of its own"
+        )
+    return 0
 
 
 def _spread(where: str) -> UseError:

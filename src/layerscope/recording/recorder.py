@@ -38,9 +38,10 @@ class Recorder:
     neither is given. `initial=False`: the model has been trained before, so its values now are no start and are not kept.
 
     With `resume` a recording of this network that was stopped goes on, if there is one: make the Recorder after loading the
-    checkpoint of your own. What was recorded of moments that are now trained again is replaced. A finished recording goes on
-    only from the values of its last checkpoint. Without `resume` nothing that is there is changed, but for a recording of this
-    very start and nothing else: it goes on.
+    checkpoint of your own. What was recorded of moments that are now trained again is replaced. A model whose values are none
+    of those recorded after the start is refused, as a new one would be; `loaded=True` says that they are of this training all
+    the same, of a moment that was not kept. A finished recording goes on only from the values of its last checkpoint. Without
+    `resume` nothing that is there is changed, but for a recording of this very start and nothing else: it goes on.
 
     `source` and `data` say how the model and the data are made, as `--model` and `--data` of `layerscope analyze` do (`forward`
     and `targets` too): then that command needs only the folder. They may be given to it later as well.
@@ -57,6 +58,7 @@ class Recorder:
         every: int | None = None,
         at: Collection[int] = (),
         resume: bool = False,
+        loaded: bool = False,
         initial: bool = True,
         source: str = "",
         data: str = "",
@@ -65,6 +67,8 @@ class Recorder:
     ) -> None:
         if every is not None and every < 1:
             raise UseError(f"every is a number from 1, not {every}")
+        if loaded and not resume:
+            raise UseError("loaded=True is for going on with a recording: say resume=True too")
         _check_names(source, forward, targets)
         made = {"model": source, "data": data, "forward": forward, "targets": targets}
         self.run, self._model, self._every, self._at = Run(path), plain(model), every, frozenset(at)
@@ -74,7 +78,7 @@ class Recorder:
         self._shapes = shapes_of(state)
         if rank() == 0:
             spec = _described(self._model, state)
-            self._recording = Recording(self.run, spec, state, made, resume=resume, initial=initial)
+            self._recording = Recording(self.run, spec, state, made, resume=resume, loaded=loaded, initial=initial)
             self._unit = "" if self.steps in ((), (INIT,)) else unit_of(self.steps)
 
     @property

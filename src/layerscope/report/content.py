@@ -1,6 +1,7 @@
 """What the report says, read from a run's files: plain values for the template."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,10 +121,22 @@ def content(run: Run) -> dict[str, Any]:
         "other": [name for name in run.analyses() if name not in (*tables, *alone)],
         "stages": {stage: asked.flat(facts) for stage, facts in provenance.items()},
         "warnings": asked.warnings(provenance),
-        "alarms": list(
-            dict.fromkeys(text for table in (*tables.values(), *alone.values()) for text in warnings(table))
-        ),
+        "alarms": [
+            *_outdated(run, tables),
+            *dict.fromkeys(text for table in (*tables.values(), *alone.values()) for text in warnings(table)),
+        ],
     }
+
+
+def _outdated(run: Run, tables: Mapping[str, Table]) -> list[str]:
+    """The analyses of a recording that went on since: their network is not the one that is there now."""
+    now = run.checkpoints.digest()
+    return [
+        f"The analysis {name} was made before the recording went on: its checkpoints are not those that are there now. Analyse "
+        f"these with: layerscope analyze {run.name} --name ANOTHER."
+        for name, table in tables.items()
+        if table.provenance.get("checkpoints_digest", now) != now
+    ]
 
 
 def _of_kind(run: Run, kind: str) -> list[str]:
