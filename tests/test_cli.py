@@ -197,3 +197,21 @@ def test_the_overview_names_every_command(capsys):
     for name, answers in COMMANDS.items():
         assert main([name, "--help"]) == 0
         assert answers.split("?")[0] in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_time_left_follows_the_last_minute(monkeypatch, capsys):
+    """Nine units a second at first, then one: what is left goes on at one."""
+    from layerscope import console
+
+    clock = [100.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: clock[0])
+    lines, done = console._Lines(), 0
+    for second in range(200):
+        done += 9 if second < 100 else 1
+        clock[0] += 1
+        lines("units", done, 1090)
+    *_, last = capsys.readouterr().err.splitlines()
+    told = int(last.split()[1])
+    left = 1090 - told
+    assert told > 990
+    assert f"about {left // 60} min {left % 60} s left" in last

@@ -141,6 +141,26 @@ def test_one_that_diverges_spoils_no_other():
         assert far(dict(together.values(member)), alone(specs[member], good, False)[1][0]) < 1e-4
 
 
+def test_a_stack_is_measured_in_batches_for_which_there_is_room(monkeypatch):
+    specs = [dataclasses.replace(SPEC, seed=seed) for seed in range(3)]
+    data, sizes = [digits()] * 3, []
+    together = stacked(specs, data)
+    before = together.measured()
+    outputs = Stack.outputs
+
+    def counted(self, feeds, counts):
+        sizes.append(feeds.shape[1])
+        return outputs(self, feeds, counts)
+
+    monkeypatch.setattr(Stack, "outputs", counted)
+    each = 36 + 4 * 7 + 10  # flattened inputs, two layers with their ReLU, the last layer
+    monkeypatch.setattr("layerscope.training.stacked.OUTPUTS", 3 * each * 10)
+    after = together.measured()
+    assert sizes == [10, 10, 10, 10, 1]
+    for member in range(3):
+        assert after[member].others["test"] == pytest.approx(before[member].others["test"], rel=1e-12)
+
+
 def test_frozen_layers_stay():
     spec = dataclasses.replace(SPEC, freeze=("layer2",))
     together = stacked([spec, dataclasses.replace(spec, seed=1)], [digits()] * 2)

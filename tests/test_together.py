@@ -2,6 +2,7 @@
 
 import dataclasses
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ from layerscope.errors import UseError
 from layerscope.models import build
 from layerscope.store import Folder
 from layerscope.training import session, together
-from layerscope.training.blocks import Block, blocks_of, loaded
+from layerscope.training.blocks import blocks_of, loaded
 from layerscope.training.together import train_together
 
 BASE = ls.TrainSpec(
@@ -140,6 +141,91 @@ def test_a_stack_goes_on_with_the_same_bits(tells, tmp_path, monkeypatch):
     same(tmp_path / "whole", tmp_path / "part")
 
 
+def stopped(path: Path, asked: list[ls.TrainSpec], monkeypatch, last: int, saves: set[int]) -> None:
+    """Train, save after these epochs only, and end after epoch `last` (after what it brought is kept)."""
+    take, save, count = together._Session._take, together._Session._save, [-1]
+
+    def counted(self, laps, seconds):
+        take(self, laps, seconds)
+        count[0] += 1
+        if count[0] == last:
+            raise Unplugged
+
+    def chosen(self, epoch):
+        if epoch in saves:
+            save(self, epoch)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(together, "EVERY", 0.0)
+        patched.setattr(together, "SHARE", 1e9)
+        patched.setattr(together._Session, "_take", counted)
+        patched.setattr(together._Session, "_save", chosen)
+        with pytest.raises(Unplugged):
+            population(path, asked)
+
+
+def test_a_member_that_ended_after_the_save_keeps_its_network(tmp_path, monkeypatch):
+    """It is trained again with the others; the saves of that session leave its checkpoints alone."""
+    population(tmp_path / "whole", specs(LEAVING))
+    ends = sorted(ls.Run.open(tmp_path / "whole" / f"run-{i}").ending["trained"] for i in range(4))
+    assert ends[0] < ends[-1]
+    stopped(tmp_path / "part", specs(LEAVING), monkeypatch, last=ends[0], saves={1})
+    monkeypatch.setattr(together, "EVERY", 0.0)
+    monkeypatch.setattr(together, "SHARE", 1e9)
+    population(tmp_path / "part", specs(LEAVING))
+    same(tmp_path / "whole", tmp_path / "part")
+
+
+@pytest.mark.parametrize("width", [5, 9, 13, 33])
+def test_the_same_bits_at_widths_that_fill_no_line_of_memory(width, tmp_path, monkeypatch):
+    asked = specs(dataclasses.replace(BASE, model=f"fcn-2x{width}"))
+    population(tmp_path / "whole", asked)
+    stopped(tmp_path / "part", asked, monkeypatch, last=3, saves={3})
+    monkeypatch.undo()
+    stopped(tmp_path / "part", asked, monkeypatch, last=1, saves={4})
+    population(tmp_path / "part", asked)
+    same(tmp_path / "whole", tmp_path / "part")
+
+
+def test_a_complete_member_whose_folder_is_gone_is_said(tmp_path, monkeypatch):
+    asked = specs(LEAVING)
+    population(tmp_path / "whole", asked)
+    trained = [ls.Run.open(tmp_path / "whole" / f"run-{i}").ending["trained"] for i in range(4)]
+    first = trained.index(min(trained))
+    stopped(tmp_path / "part", asked, monkeypatch, last=min(trained) + 1, saves={min(trained) + 1, min(trained)})
+    shutil.rmtree(tmp_path / "part" / f"run-{first}")
+    with pytest.raises(UseError, match=r"was complete and is gone.*delete .*block-0\.safetensors"):
+        population(tmp_path / "part", asked)
+
+
+def test_a_member_that_is_complete_can_be_written_to_while_the_others_go_on(tmp_path):
+    free = []
+
+    def progress(what: str, done: int, total: int) -> None:
+        runs = [ls.Run(tmp_path / f"run-{i}") for i in range(4)]
+        free.append([run.folder.held for run in runs if run.trained])
+
+    population(tmp_path, specs(LEAVING), progress=progress)
+    assert any(free)
+    assert not any(held for some in free for held in some)
+
+
+def test_stacks_are_what_their_members_would_be_to_within_the_spread_of_seeds(tmp_path):
+    """float32, long enough for roundings to grow: means over seeds differ by less than seeds do."""
+    base = dataclasses.replace(BASE, epochs=40)
+    asked = [dataclasses.replace(base, data=data, seed=seed) for data in DATA for seed in range(6)]
+    runs = population(tmp_path, asked)
+    alone = [ls.train(spec, tmp_path / f"alone-{i}") for i, spec in enumerate(asked)]
+    for metric in ("error", "cross_entropy"):
+        found, known = (
+            np.array([run.training().where(metric=metric, split="test", step=40)["value"].iloc[0] for run in some])
+            for some in (runs, alone)
+        )
+        for some in (slice(0, 6), slice(6, 12)):
+            spread = known[some].std(ddof=1) / np.sqrt(6)
+            assert abs(found[some].mean() - known[some].mean()) < spread
+
+
 def test_what_is_complete_is_left_alone(tmp_path):
     population(tmp_path, specs())
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
@@ -197,6 +283,8 @@ def test_killed_twenty_times(tmp_path):
 
 
 def test_blocks_have_members_of_one_form():
+    whole = blocks_of([dataclasses.replace(BASE, batch_size=100_000, seed=seed) for seed in range(2)])
+    assert [block.members for block in whole] == [(0, 1)]  # a step has 300 samples, not 100,000
     widths = [dataclasses.replace(one, model=f"fcn-2x{h}") for h in (4, 8) for one in specs()]
     others = [
         dataclasses.replace(BASE, model="fcn-2x8?dropout=0.5"),
@@ -214,6 +302,7 @@ def test_blocks_have_members_of_one_form():
     ):
         assert part in why
     assert blocks_of([]) == []
+    assert blocks[1].work > blocks[0].work > blocks[2].work > 0  # wider; four of them; one
 
 
 def test_large_populations_are_cut_into_blocks_of_about_equal_size():
@@ -225,7 +314,7 @@ def test_large_populations_are_cut_into_blocks_of_about_equal_size():
     assert [len(block.members) for block in blocks_of(wide)] == [4, 4, 2]
     huge = blocks_of([dataclasses.replace(BASE, model="fcn-2x1100", seed=seed) for seed in range(2)])
     why = "a step takes 83 million multiplications, and stacks pay below 60"  # 64 samples x (64 + 1100 + 10) x 1100
-    assert huge == [Block((i,), why) for i in range(2)]
+    assert [(block.members, block.why) for block in huge] == [((i,), why) for i in range(2)]
 
 
 def test_a_stack_of_convolutions_is_cut_by_what_its_layers_give():

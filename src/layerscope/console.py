@@ -4,6 +4,7 @@ import json
 import math
 import sys
 import time
+from collections import deque
 from itertools import takewhile
 from typing import Any
 
@@ -12,6 +13,8 @@ from layerscope.table import Table
 
 EVERY = 5.0
 """Seconds between two plain lines."""
+RECENT = 12
+"""Lines, a minute or more, that the time left is reckoned from."""
 MOST = 10
 """Differences that are listed."""
 
@@ -25,20 +28,24 @@ class _Lines:
     """A line at the start, every few seconds, and at the end of each task."""
 
     def __init__(self) -> None:
-        self._began: dict[str, tuple[float, int]] = {}
+        self._recent: dict[str, deque[tuple[float, int]]] = {}
         self._told = 0.0
 
     def __call__(self, what: str, done: int, total: int) -> None:
         now = time.monotonic()
-        began, first = self._began.setdefault(what, (now, done))
+        recent = self._recent.setdefault(what, deque([(now, done)], maxlen=RECENT))
         if done < total and now - self._told < EVERY:
             return
         self._told = now
+        began, first = recent[
+            0
+        ]  # not the first of all: what comes later may be slower, wide networks after narrow ones
+        recent.append((now, done))
         rate = (now - began) / (done - first) if done > first else 0.0
         left = f", about {_duration(rate * (total - done))} left" if rate and done < total else ""
         print(f"{what}: {done} of {total}{left}", file=sys.stderr, flush=True)
         if done == total:
-            del self._began[what]
+            del self._recent[what]
 
 
 class _Bars:
@@ -234,13 +241,13 @@ def sweep_table(rows: list[dict[str, Any]], grid: list[str]) -> Any:
     seen = {key for row in rows for key in row}
     shown = [key for key in _MEASURED if key in seen]
     table = Table(box=box.SIMPLE, pad_edge=False)
-    for head in (*varying, *(["runs"] if any(row["n"] > 1 for row in rows) else []), "epochs"):
+    for head in (*varying, *(["runs"] if any(row["n"] > 1 for row in rows) else []), "trained"):
         table.add_column(head, justify="right", no_wrap=True)
     for key in shown:
         table.add_column(_MEASURED[key][0], justify="right", no_wrap=True)
     for row in rows:
         counts = [f"{row['n']}"] if any(row["n"] > 1 for row in rows) else []
-        cells = [_short(row[name]) for name in varying] + counts + [f"{row['epochs']:g}"]
+        cells = [_short(row[name]) for name in varying] + counts + [f"{row['trained']:g}"]
         cells += [_measured(row, key) for key in shown]
         table.add_row(*map(Text, [*cells, *([f"{row['diverged']} diverged"] if row["diverged"] else [])]))
     return table

@@ -8,7 +8,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, MutableMapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
@@ -206,7 +206,8 @@ def _in_processes(
                 worker = idle.pop() if idle else _Worker(pickle.dumps(work), threads)
                 number, unit = waiting.popleft()
                 at_work[worker.connection] = worker, number
-                worker.connection.send_bytes(pickle.dumps(unit))
+                with suppress(OSError):  # one that has died meanwhile is found below
+                    worker.connection.send_bytes(pickle.dumps(unit))
             for connection in wait(list(at_work)):
                 worker, number = at_work[connection]
                 try:

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +168,16 @@ class Folder:
                 return False
             self._verified[name] = seen
         return True
+
+    def newest(self, but: str = "") -> float:
+        """When the newest file in the folder or below was written, in seconds since 1970; 0 if there is none. Locks do not count,
+        nor does the file named `but`. Files and folders may go meanwhile."""
+        times = [0.0]
+        for folder, _, names in os.walk(self.path):
+            for path in (Path(folder) / name for name in names if not name.startswith(".")):
+                with suppress(FileNotFoundError):
+                    times.append(0.0 if path == self.path / but else path.stat().st_mtime)
+        return max(times)
 
 
 def write_file(path: Path, content: bytes | Callable[[Path], object]) -> None:

@@ -103,7 +103,8 @@ def curves_of(table: Table, x: str, metric: str, split: str, lines: str | Sequen
     found = [_curve(_named(by, place), mine, x) for place, mine in grouped(good, by).items()]
     kept = {curve.name for curve in sorted(found, key=_worst, reverse=True)[:MOST]}
     shown = tuple(curve for curve in found if curve.name in kept)
-    left_out = len({row["run"] for row in rows} - {row["run"] for row in good})
+    without = {row["run"] for row in rows} | set(table.provenance.get("diverged", ()))
+    left_out = len(without - {row["run"] for row in good})
     return Curves(metric, unit, shown, left_out, len(found) - len(shown))
 
 

@@ -38,6 +38,10 @@ def maps(
     """
     if not sweep.complete:
         raise UseError(f"{sweep.path} is not complete; go on with: layerscope sweep SPEC.yaml --out {sweep.path}")
+    if gone := [run.name for run in sweep.runs if not run.trained]:
+        raise UseError(
+            f"{gone[0]} is gone from {sweep.path}; train it again with: layerscope sweep SPEC.yaml --out {sweep.path}"
+        )
     runs = [run for run in sweep.runs if not run.ending["diverged"]]
     inputs = fingerprint([known_inputs(run) for run in runs])
     if (done := sweep.own.finished_analysis(name, spec, inputs)) is not None:
@@ -75,6 +79,10 @@ def joined(sweep: Sweep, tables: dict[str, Table]) -> Table:
     kept = {column: dtype for column, dtype in dtypes.items() if column in frame}
     ordered: pd.DataFrame = frame[list(kept)].astype(kept)  # pyright: ignore[reportAssignmentType]
     warnings = [f"{name}: {text}" for name, table in tables.items() for text in table.provenance.get("warnings", ())]
+    diverged = [member for member in coordinates_of(spec) if member not in tables]
+    if diverged:
+        warnings.append(f"{len(diverged)} networks diverged, and have no map: {', '.join(diverged[:5])}")
+    facts["diverged"] = diverged
     facts |= {"sweep": sweep.own.name, "members": len(frames), "data": data_of(spec), "warnings": warnings}
     variants = {key: value for table in tables.values() for key, value in table.variants.items()}
     return Table(ordered, facts, variants)

@@ -52,7 +52,7 @@ def sweep(
     found, pool, members = Sweep(out), Pool(workers, threads), spec.members()
     new = None if found.own.folder.has(PLAN) else planned(members, data_dir, stacked)
     with found.own.claim(spec):
-        if not found.complete:
+        if not found.complete or not all(run.trained for run in found.runs):
             began = time.perf_counter()
             if new is not None:
                 found.own.folder.write_json(PLAN, {"stacked": stacked, "blocks": new})
@@ -60,14 +60,15 @@ def sweep(
             facts = environment() | {"workers": workers, "seconds": round(time.perf_counter() - began, 2)}
             found.own.record("sweep", facts)
             found.own.folder.write(SUMMARY, summary(found).save)
-            found.own.folder.remove(PROGRESS)
-            Folder(found.path / "blocks").discard()
+        found.own.folder.remove(PROGRESS)
+        Folder(found.path / "blocks").discard()
     return found
 
 
 def planned(members: Sequence[Member], data_dir: str | Path | None, stacked: bool) -> list[dict[str, Any]]:
-    """Which members are trained together: of each block its name, its members, and why it is not a stack. The training of each
-    member is tried before (of those that differ in their seeds alone, that of one): `UseError` if it cannot begin."""
+    """Which members are trained together: of each block its name, its members, and why it is not a stack; those first that take
+    longest. The training of each member is tried before (of those that differ in their seeds alone, that of one): `UseError` if
+    it cannot begin."""
     sets = loaded([member.spec.data for member in members], data_dir)
     alike = {dataclasses.replace(member.spec, seed=0).fingerprint: member for member in reversed(members)}
     for member in reversed(alike.values()):
@@ -78,8 +79,13 @@ def planned(members: Sequence[Member], data_dir: str | Path | None, stacked: boo
     alone = [Block((place,), ALONE) for place in range(len(members))]
     blocks = blocks_of_sets([member.spec for member in members], sets) if stacked else alone
     return [
-        {"name": f"{number:03}", "members": [members[place].name for place in block.members], "why": block.why}
-        for number, block in enumerate(blocks)
+        {
+            "name": f"{number:03}",
+            "members": [members[place].name for place in block.members],
+            "why": block.why,
+            "bytes": block.nbytes,
+        }
+        for number, block in enumerate(sorted(blocks, key=lambda block: -block.work))
     ]
 
 
@@ -97,17 +103,27 @@ def cost(
     blocks = planned(members, data_dir, stacked)
     in_stacks = sum(len(block["members"]) for block in blocks if len(block["members"]) > 1)
     some = members[:: -(-len(members) // TIMED)]
-    costs = [cost_of_training(member.spec, data_dir=data_dir, device=device) for member in some]
+    costs = [found for member in some if (found := _cost_of(member, data_dir, device)) is not None]
+    if not costs:
+        raise UseError("all members that were timed diverge at once; a smaller lr is the first try")
     return {
         "members": len(members),
         "in_stacks": in_stacks,
         "blocks": len(blocks),
         "epochs": sum(member.spec.epochs for member in members),
         "seconds": round(_mean(costs, "seconds") * len(members) / workers, 1),
-        "estimated": "of members trained one by one" + ("; stacks take less" if in_stacks else ""),
+        "estimated": f"of {len(costs)} members trained one by one" + ("; stacks take less" if in_stacks else ""),
         "disk_bytes": round(_mean(costs, "disk_bytes") * len(members)),
-        "memory_bytes": workers * max(one["memory_bytes"] for one in costs),
+        "memory_bytes": max(one["memory_bytes"] for one in costs) + workers * max(block["bytes"] for block in blocks),
     }
+
+
+def _cost_of(member: Member, data_dir: str | Path | None, device: str) -> dict[str, Any] | None:
+    """None where it diverges within the steps that are timed: in a sweep that is a row."""
+    try:
+        return cost_of_training(member.spec, data_dir=data_dir, device=device)
+    except UseError:
+        return None
 
 
 def _mean(costs: Sequence[Mapping[str, Any]], name: str) -> float:

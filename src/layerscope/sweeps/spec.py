@@ -21,10 +21,14 @@ _HINTS = typing.get_type_hints(TrainSpec)
 FIELDS = {field.name: _HINTS[field.name] for field in dataclasses.fields(TrainSpec)}
 """Field of a training -> its type."""
 LONGEST = 200
-"""Characters of a member's name: a file system allows 255 bytes, and a file beside it must be possible."""
+"""Bytes of a member's name: a file system allows 255 bytes, and a file beside it must be possible."""
 _PLACE = re.compile(r"\{(\w*)\}")
 _ODD = re.compile(r"[^\w.+-]")
 """What the name of a folder better has not."""
+_OWN = re.compile(r"name|n|diverged|(train|validation|test)_.*")
+"""What listings of members say of each, besides columns of tables."""
+_WHOLE = 2**63
+"""Whole numbers from here on have no place in a table."""
 _KEYS = ("base", "grid", "out")
 
 
@@ -84,7 +88,7 @@ class SweepSpec(Spec):
         coordinates = dict(zip(self.grid, values, strict=True))
         texts = {name: text_of(value) for name, value in coordinates.items()}
         name = ",".join(f"{key}={_ODD.sub('-', text)}" for key, text in texts.items())
-        if len(name) > LONGEST:
+        if len(name.encode()) > LONGEST:
             raise UseError(f"{name!r} is too long for the name of a folder: write what all members share into base")
         fields = {key: _filled(value, texts) for key, value in self.base.items()}
         fields |= {key: value for key, value in coordinates.items() if key in FIELDS}
@@ -102,7 +106,7 @@ class SweepSpec(Spec):
         for name in self.grid:
             if name in self.base:
                 raise UseError(f"{name} is in base and in grid; say it once")
-            if name in COLUMNS or not re.fullmatch(r"[^\W\d]\w*", name):
+            if name in COLUMNS or _OWN.fullmatch(name) or not re.fullmatch(r"[^\W\d]\w*", name):
                 raise UseError(
                     f"{name!r} cannot be a name of the grid: it must be a word, and no column of every table"
                 )
@@ -123,7 +127,9 @@ def read(path: str | Path) -> tuple[SweepSpec, Path | None]:
 
     path = Path(path)
     try:
-        found = yaml.safe_load(read_file(path))
+        text = read_file(path)
+        _refuse_repeated(path, yaml.compose(text, yaml.SafeLoader))
+        found = yaml.safe_load(text)
     except (yaml.YAMLError, UnicodeDecodeError) as problem:
         raise UseError(f"{path} is no YAML: {problem}") from None
     if not isinstance(found, dict) or not all(isinstance(found.get(key), dict) for key in ("base", "grid")):
@@ -134,6 +140,19 @@ def read(path: str | Path) -> tuple[SweepSpec, Path | None]:
     if not isinstance(out, str | None):
         raise UseError(f"{path}: out must be the name of a folder, not {out!r}")
     return SweepSpec(_numbers(found["base"]), _numbers(found["grid"])), Path(out) if out else None
+
+
+def _refuse_repeated(path: Path, node: Any) -> None:
+    """YAML takes the last of keys that are said twice, in silence."""
+    import yaml
+
+    if isinstance(node, yaml.MappingNode):
+        keys = [key.value for key, _ in node.value]
+        if twice := [key for key in keys if keys.count(key) > 1]:
+            raise UseError(f"{path}: {twice[0]} is said twice; say it once")
+    for inner in getattr(node, "value", ()) if not isinstance(node, yaml.ScalarNode | None) else ():
+        for each in inner if isinstance(inner, tuple) else (inner,):
+            _refuse_repeated(path, each)
 
 
 def text_of(value: Any) -> str:
@@ -168,6 +187,8 @@ def _values(name: str, values: Any) -> tuple[Any, ...]:
         raise UseError(f"grid: {name} must be a list of values, not {values!r}")
     if not (found := tuple(_plain(value) for value in values)):
         raise UseError(f"grid: {name} has no values")
+    if large := [value for value in found if isinstance(value, int) and not -_WHOLE <= value < _WHOLE]:
+        raise UseError(f"grid: {name} has {large[0]}; whole numbers go from -2^63 to 2^63 - 1")
     return found
 
 

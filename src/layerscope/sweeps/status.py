@@ -66,7 +66,7 @@ def _note(folder: Folder, name: str) -> dict[str, Any]:
     """A note that a sweep keeps until it is complete; empty if there is none. It may go while it is looked at."""
     try:
         return folder.read_json(name) if folder.has(name) else {}
-    except UseError:
+    except (UseError, FileNotFoundError):
         return {}
 
 
@@ -83,6 +83,8 @@ def _of_run(run: Run) -> dict[str, Any]:
     analyses = run.analyses()
     found: dict[str, Any] = {"run": str(run.path), "stage": _stage(run, training, analyses, sorted(begun))}
     found["writing"] = writing
+    if training and not run.trained and is_sweep(run.path.parents[1]):
+        found["sweep"] = f"{run.path.parents[1]}, whose status says how far its members are"
     if training:
         found["training"] = {"complete": run.trained, **_epochs(run, asked["epochs"])}
     elif run.recording:
@@ -135,16 +137,6 @@ def _saved_epoch(run: Run) -> int:
 
 def _last_save(path: Path) -> str | None:
     """When something was last kept (UTC): the newest file that is neither a lock nor the note of progress."""
-    files = (file for file in path.rglob("*") if not file.name.startswith(".") and not file.match(PROGRESS))
-    times = [time for file in files if (time := _modified(file))]
-    if not times:
+    if not (newest := Folder(path).newest(but=PROGRESS)):
         return None
-    return datetime.datetime.fromtimestamp(max(times), datetime.UTC).isoformat(timespec="seconds")
-
-
-def _modified(path: Path) -> float:
-    """0 for folders, and for files that went meanwhile."""
-    try:
-        return path.stat().st_mtime if path.is_file() else 0.0
-    except FileNotFoundError:
-        return 0.0
+    return datetime.datetime.fromtimestamp(newest, datetime.UTC).isoformat(timespec="seconds")

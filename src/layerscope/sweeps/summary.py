@@ -27,7 +27,7 @@ def listing(table: Table) -> list[dict[str, Any]]:
     """What a summary says, a row a member; of more than 20 members a row for all that differ in their seeds alone.
 
     Of each: what it has of the grid, `n` runs, how many of them `diverged` (their numbers are left out), the mean of the
-    `epochs` they were trained, and of error and loss on each split: mean and, for several runs, the ends of its t interval.
+    epochs they were `trained` for, and of error and loss on each split: mean and, for several runs, the ends of its t interval.
     """
     names = [name for name, _ in table.provenance["grid"]]
     by = [name for name in names if name != SEED] if table.provenance["members"] > MOST else names
@@ -38,7 +38,7 @@ def listing(table: Table) -> list[dict[str, Any]]:
 def _entry(rows: Sequence[Row]) -> dict[str, Any]:
     runs = list({row["run"]: row for row in rows}.values())
     diverged = sum(row["status"] != "ok" for row in runs)
-    entry = {"n": len(runs), "diverged": diverged, "epochs": sum(row["trained"] for row in runs) / len(runs)}
+    entry = {"n": len(runs), "diverged": diverged, "trained": sum(row["trained"] for row in runs) / len(runs)}
     good = [row for row in rows if row["status"] == "ok"]
     for (split, metric), mine in grouped(good, ["split", "metric"]).items():
         found, name = mean(mine), f"{split}_{metric}"

@@ -9,29 +9,31 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from layerscope.data import DataSet, load
 from layerscope.models import build
 from layerscope.training.spec import TrainSpec
-from layerscope.training.stack import why_not
+from layerscope.training.stack import why_not, work_of
+from layerscope.training.stacked import OUTPUTS
 
 MEMBERS = 128
 """At most so many in a stack."""
 VALUES = 4_000_000
 """At most so many values in a stack: beyond, they and their momentum no longer stay near the processor."""
-OUTPUTS = 32_000_000
-"""At most so many outputs of layers in a step of a stack: 128 MB, and as much again for their gradients."""
 PRODUCTS = 60_000_000
 """A network with more multiplications in the forward of a step is trained alone: its own products keep two processors busy."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """Members (by place) that are trained as one stack; or one member, with the reason `why` it is trained alone."""
+    """Members (by place) that are trained as one stack; or one member, with the reason `why` it is trained alone. `work`
+    says about how long it takes, beside other blocks: values times samples, at most. The longest is better not the last. `nbytes`
+    is the memory that values, gradients, optimiser and outputs of a stack take."""
 
     members: tuple[int, ...]
     why: str = ""
+    work: int = 0
+    nbytes: int = 0
 
 
 def blocks_of(specs: Sequence[TrainSpec], data_dir: str | Path | None = None) -> list[Block]:
@@ -86,15 +88,17 @@ def _split(members: Sequence[int], specs: Sequence[TrainSpec], sets: Mapping[str
     spec, data = specs[members[0]], sets[specs[members[0]].data]
     with torch.device("meta"):
         form = build(spec.model, data.input_shape, data.classes)
+    work = sum(parameter.numel() for parameter in form.parameters()) * len(data.train) * spec.epochs
     if why := _alone(spec, data, form) or ("" if len(members) > 1 else "no other member is of its form and setting"):
-        return [Block((i,), why) for i in members]
-    size, outputs, _ = _step(form, data, spec.batch_size)
+        return [Block((i,), why, work) for i in members]
+    size, outputs, _ = work_of(form, data.input_shape, _batch(spec, data))
     most = max(2, min(MEMBERS, VALUES // size, OUTPUTS // outputs))
     # Those that see the same inputs side by side, in blocks of about equal size.
     members = sorted(members, key=lambda i: (specs[i].seed, i))
     each = math.ceil(len(members) / math.ceil(len(members) / most))
-    blocks = [Block(tuple(sorted(members[at : at + each]))) for at in range(0, len(members), each)]
-    return [block if len(block.members) > 1 else Block(block.members, "it is left over") for block in blocks]
+    cut = [tuple(sorted(members[at : at + each])) for at in range(0, len(members), each)]
+    held = 4 * (5 * size + 2 * outputs)
+    return [Block(some, "" if len(some) > 1 else "it is left over", work * len(some), held * len(some)) for some in cut]
 
 
 def _alone(spec: TrainSpec, data: DataSet, form: nn.Module) -> str:
@@ -107,24 +111,11 @@ def _alone(spec: TrainSpec, data: DataSet, form: nn.Module) -> str:
         return "its inputs are not in memory"
     if why := why_not(form):
         return why
-    products = _step(form, data, spec.batch_size)[2]
+    _, _, products = work_of(form, data.input_shape, _batch(spec, data))
     if products <= PRODUCTS:
         return ""
     return f"a step takes {products / 1e6:,.0f} million multiplications, and stacks pay below {PRODUCTS / 1e6:,.0f}"
 
 
-def _step(form: nn.Module, data: DataSet, batch: int) -> tuple[int, int, int]:
-    """Of one member: its values, and the outputs of layers and the multiplications of one forward in training; nothing is
-    computed."""
-    outputs = 0
-
-    def count(module: nn.Module, inputs: Any, output: Tensor) -> None:
-        nonlocal outputs
-        outputs += output.numel()
-
-    hooks = [module.register_forward_hook(count) for module in form.modules() if not list(module.children())]
-    with FlopCounterMode(display=False) as flops:
-        form(torch.empty(batch, *data.input_shape, device="meta"))
-    for hook in hooks:
-        hook.remove()
-    return sum(parameter.numel() for parameter in form.parameters()), outputs, flops.get_total_flops() // 2
+def _batch(spec: TrainSpec, data: DataSet) -> int:
+    return min(spec.batch_size, len(data.train))

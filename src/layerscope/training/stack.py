@@ -1,11 +1,14 @@
 """Many networks of one form as one: their values stacked, so that one product does the work of many."""
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
 
 from layerscope.state import State
 
@@ -87,6 +90,22 @@ def why_not(model: nn.Module) -> str:
     if not any(isinstance(module, nn.Linear) for _, module in _leaves(model)):
         return "it has no linear layer at its end"
     return ""
+
+
+def work_of(form: nn.Module, shape: tuple[int, ...], n: int) -> tuple[int, int, int]:
+    """Of one network: its values, and the outputs of layers and the multiplications of a forward of `n` samples of a shape.
+    Nothing is computed."""
+    form, outputs = copy.deepcopy(form).to("meta", torch.float32), 0
+
+    def count(module: nn.Module, inputs: Any, output: Tensor) -> None:
+        nonlocal outputs
+        outputs += output.numel()
+
+    for _, module in _leaves(form):
+        module.register_forward_hook(count)
+    with torch.no_grad(), FlopCounterMode(display=False) as flops:
+        form(torch.empty(n, *shape, device="meta"))
+    return sum(parameter.numel() for parameter in form.parameters()), outputs, flops.get_total_flops() // 2
 
 
 def _leaves(model: nn.Module, path: str = "") -> list[tuple[str, nn.Module]]:

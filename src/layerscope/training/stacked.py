@@ -16,7 +16,7 @@ from layerscope.state import State
 from layerscope.training.frozen import freeze, frozen_parts
 from layerscope.training.optimizers import optimizer_of, restore, state_of_optimizer
 from layerscope.training.spec import TrainSpec
-from layerscope.training.stack import Stack
+from layerscope.training.stack import Stack, work_of
 
 Pair = tuple[float, float]
 """Cross-entropy and error."""
@@ -74,6 +74,7 @@ class Stacked:
         self.members = sorted(range(len(specs)), key=lambda i: (*self._feed(i), i))
         for model in models:
             freeze(model, frozen_parts(model, self.spec.freeze, self.spec.freeze_by))
+        _, self._outputs, _ = work_of(models[0], tuple(data[0].input_shape), 1)
         self._take(Stack.of([models[i].to(device) for i in self.members]))
 
     def _feed(self, member: int) -> tuple[int, int]:
@@ -144,8 +145,9 @@ class Stacked:
         sets = torch.tensor([self._set_of[member] for member in self.members])
         losses = torch.zeros(len(self.members), dtype=torch.float64, device=split.targets.device)
         errors = torch.zeros(len(self.members), dtype=torch.int64, device=split.targets.device)
-        for start in range(0, len(split), TESTED):
-            step = slice(start, start + TESTED)
+        size = self._tested()
+        for start in range(0, len(split), size):
+            step = slice(start, start + size)
             inputs = [split.tensors[which][step] for (which, *_), _ in feeds]
             inputs = inputs[0][None] if len(inputs) == 1 else torch.stack(inputs)
             targets = split.targets[sets, step]
@@ -154,6 +156,10 @@ class Stacked:
             errors += is_error(outputs.detach(), targets).sum(1)
         n = len(split)
         return [(loss / n, error / n) for loss, error in zip(losses.tolist(), errors.tolist(), strict=True)]
+
+    def _tested(self) -> int:
+        """Samples of a batch where networks are measured: as in a training alone, fewer where a stack has no room for them."""
+        return max(1, min(TESTED, OUTPUTS // (self._outputs * len(self.members))))
 
     def _feeds(self, name: str) -> list[tuple[tuple[int, ...], int]]:
         """The feeds of a split and how many members side by side share each: in training, those of a seed."""
@@ -196,12 +202,15 @@ class Stacked:
         for name, value in state.items():
             part, _, rest = name.partition(".")
             parts[part][rest] = value
-        stack = Stack(self.stack.form, {name: value.to(device) for name, value in parts["model"].items()})
+        # Copied: tensors that lie elsewhere in memory than PyTorch puts them are multiplied in another order.
+        stack = Stack(self.stack.form, {name: value.to(device).clone() for name, value in parts["model"].items()})
         self._take(stack, parts["optimizer"])
 
 
 TESTED = 512
 """Samples of a batch where networks are measured, as in a training alone."""
+OUTPUTS = 32_000_000
+"""At most so many outputs of layers in a step of a stack: 128 MB, and as much again for their gradients."""
 
 
 def _gathered(tensors: Sequence[Tensor], which: Sequence[int], order: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from safetensors import safe_open
 
 from layerscope.data import DataSet
 from layerscope.device import device_named
+from layerscope.errors import UseError
 from layerscope.run import Run
 from layerscope.runtime import Progress
 from layerscope.step import Step
@@ -30,6 +31,8 @@ from layerscope.trajectory import save_state, write_tensors
 
 NONE = (math.nan, math.nan)
 """Where nothing was measured: in training, before the first epoch."""
+FORM = "1"
+"""Of the file that a stack goes on from."""
 SHARE = 0.05
 """Of the time that may go into saves: where one takes long, they are further apart than in a training alone."""
 
@@ -42,6 +45,7 @@ class Member:
     spec: TrainSpec
     data: DataSet
     frozen: list[str]
+    claim: ExitStack
     curve: array = field(default_factory=lambda: array("d"))
     """Cross-entropy and error of each split after each epoch, from 0; 10,000 epochs are little as numbers."""
     diverged: str = ""
@@ -127,13 +131,20 @@ def train_together(
     models = [start(spec, sets[spec.data]) for spec in specs]
     runs = [Run(out) for out in outs]
     with ExitStack() as held:
-        for run, spec in zip(runs, specs, strict=True):
-            held.enter_context(run.claim(spec))
+        claims = [held.enter_context(ExitStack()) for _ in runs]
+        for claim, run, spec in zip(claims, runs, specs, strict=True):
+            claim.enter_context(run.claim(spec))
             if run.trained:
                 refuse_other_data(run, sets[spec.data], run.provenance["training"]["data"]["fingerprint"])
         members = [
-            Member(run, spec, sets[spec.data], [part.name for part in frozen_parts(model, spec.freeze, spec.freeze_by)])
-            for run, spec, model in zip(runs, specs, models, strict=True)
+            Member(
+                run,
+                spec,
+                sets[spec.data],
+                [part.name for part in frozen_parts(model, spec.freeze, spec.freeze_by)],
+                claim,
+            )
+            for run, spec, model, claim in zip(runs, specs, models, claims, strict=True)
         ]
         if not all(run.trained for run in runs):
             stack = Stacked(specs, models, [member.data for member in members], device)
@@ -188,6 +199,7 @@ class _Session:
             member = self._members[i]
             if member.end is not None and not member.run.trained:
                 finish(member.run, member.spec, member.data, list(member.rows()), member.end, self._facts(member))
+                member.claim.close()  # it can be analysed, while the others go on
         self._stack.leave([i for i in laps if self._members[i].end is not None])
 
     def _facts(self, member: Member) -> dict[str, Any]:
@@ -215,6 +227,7 @@ class _Session:
         for i in alive:
             tensors[f"curve.{i}"] = torch.tensor(self._members[i].curve, dtype=torch.float64)
         about = {
+            "form": FORM,
             "epoch": str(epoch),
             "members": json.dumps(alive),
             "seconds": json.dumps([self._members[i].seconds for i in alive]),
@@ -222,9 +235,11 @@ class _Session:
             "sessions": json.dumps(self._sessions),
         }
         write_tensors(self._resume, _file(self._name), tensors, about)
-        for i in alive:
-            member = self._members[i]
-            drop(member.run, {k for k in range(epoch + 1) if member.spec.keeps(k)} | {member.so_far})
+        spec = self._members[0].spec
+        kept = {k for k in range(epoch + 1) if spec.keeps(k)}
+        for member in (self._members[i] for i in alive):
+            if not member.run.trained:  # one that had ended before a stop has all that it keeps
+                drop(member.run, kept | {member.so_far})
 
     def _restored(self) -> int | None:
         """The epoch that the stack goes on from; None if it never came to the first save. A member that ended after the save is
@@ -234,6 +249,8 @@ class _Session:
         with safe_open(self._resume.file(_file(self._name)), framework="pt") as file:
             about = file.metadata()
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if about.get("form") != FORM:
+            raise UseError(f"{self._resume.path / _file(self._name)} is of another version; delete it to begin again")
         for member, before in zip(self._members, json.loads(about["data"]), strict=True):
             refuse_other_data(member.run, member.data, before)
         self._sessions = json.loads(about["sessions"])
@@ -242,8 +259,13 @@ class _Session:
             member = self._members[i]
             member.go_on(state.pop(f"curve.{i}").tolist())
             member.seconds = seconds
-        for i in set(range(len(self._members))) - set(alive):
-            self._members[i].end = Ending(self._members[i].run.ending["epoch"], "", 0)
+        for member in (self._members[i] for i in set(range(len(self._members))) - set(alive)):
+            if not member.run.trained:
+                raise UseError(
+                    f"{member.run.path} was complete and is gone; to train it again, and the rest of its stack from the start, "
+                    f"delete {self._resume.path / _file(self._name)}"
+                )
+            member.end = Ending(member.run.ending["epoch"], "", 0)
         self._stack.restore(alive, state)
         return int(about["epoch"])
 
