@@ -5,6 +5,7 @@ from collections.abc import Callable
 from layerscope.errors import UseError, unknown
 from layerscope.imported import imported, is_path
 from layerscope.metrics.base import Function, Metric, Observation, SampleMean, as_metric, as_metrics
+from layerscope.metrics.cka import CKA, LinearCKA
 from layerscope.metrics.cross_entropy import CrossEntropy
 from layerscope.metrics.disagreement import Disagreement
 from layerscope.metrics.error import ErrorRate, TopKError
@@ -45,12 +46,14 @@ def named(name: str, level: float = 0.95) -> Metric:
 
 
 __all__ = [
+    "CKA",
     "METRICS",
     "AbsoluteError",
     "CrossEntropy",
     "Disagreement",
     "ErrorRate",
     "Function",
+    "LinearCKA",
     "Metric",
     "Observation",
     "Perplexity",
