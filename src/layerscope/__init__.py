@@ -25,7 +25,9 @@ _WHERE = {
     "Law": "models.initialisers",
     "TopKError": "metrics",
     "Edit": "perturb",
+    "Interpolate": "perturb",
     "Moments": "perturb",
+    "Noise": "perturb",
     "Patch": "perturb",
     "Permute": "perturb",
     "Rerandomize": "perturb",
@@ -40,9 +42,11 @@ _WHERE = {
     "Part": "partition",
     "Partition": "partition",
     "Slice": "partition",
+    "CriticalitySpec": "analyses.spec",
     "Plan": "analyses.spec",
     "RobustnessSpec": "analyses.spec",
     "WeightsSpec": "analyses.spec",
+    "criticality": "analyses.criticality",
     "evaluate": "analyses.robustness",
     "robustness": "analyses.robustness",
     "materialize": "analyses.materialize",
@@ -69,9 +73,10 @@ __all__ = ["__version__", *_WHERE]  # pyright: ignore[reportUnsupportedDunderAll
 
 if TYPE_CHECKING:
     from layerscope import data, models, plots
+    from layerscope.analyses.criticality import criticality
     from layerscope.analyses.materialize import materialize
     from layerscope.analyses.robustness import evaluate, robustness
-    from layerscope.analyses.spec import Plan, RobustnessSpec, WeightsSpec
+    from layerscope.analyses.spec import CriticalitySpec, Plan, RobustnessSpec, WeightsSpec
     from layerscope.analyses.weights import weights
     from layerscope.errors import UseError
     from layerscope.metrics import (
@@ -94,7 +99,9 @@ if TYPE_CHECKING:
     from layerscope.partition import Part, Partition, Slice
     from layerscope.perturb import (
         Edit,
+        Interpolate,
         Moments,
+        Noise,
         Patch,
         Permute,
         Rerandomize,

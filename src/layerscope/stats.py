@@ -1,6 +1,7 @@
 """Intervals, each with the name of its method. Plain numbers in, plain numbers out."""
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -60,6 +61,45 @@ def around(value: float, influence: np.ndarray, level: float = 0.95) -> Interval
     spread = mean(influence, level)
     centre = float(np.mean(influence)) if len(influence) else math.nan
     return Interval(value + spread.low - centre, value + spread.high - centre)
+
+
+SHARES = np.array([0.95, *(0.5**k for k in range(1, 8))])
+"""Of what a bet can lose: large ones win soon where values hardly scatter, small ones in the end where they do."""
+
+
+def capital(values: np.ndarray, mean: float) -> Interval:
+    """Log of what bets against a mean make of 1, in favour of a lower one (`low`) and of a higher one (`high`), on values in
+    [0, 1] as they come. Were it the mean of each value given those before, either would ever reach x with probability 1/x at
+    most (Ville). The first grows with `mean`, the second falls, so that bisection finds the bounds of `bounded_mean`.
+
+    A capital is spread over bets of fixed `SHARES` of the most that can be lost: nothing is tuned, and any number of means can
+    be asked of at once. 0 < mean < 1. Source: Waudby-Smith and Ramdas (2024), Estimating means of bounded random variables by
+    betting, JRSS-B 86:1, Sec. 4.
+    """
+    gains = (mean - values) / (1 - mean), (values - mean) / mean
+    logs = (np.log1p(SHARES[:, None] * gain).sum(1) for gain in gains)
+    return Interval(*(float(np.logaddexp.reduce(log)) - math.log(len(SHARES)) for log in logs))
+
+
+def bounded_mean(values: np.ndarray, level: float = 0.95) -> Interval:
+    """Interval of the mean of independent values in [0, 1], of whatever law, that holds however often one looks while they
+    come: the means that no `capital` of 2 / (1 - level) stands against."""
+    price = math.log(2 / (1 - level))
+    centre = float(np.mean(values)) if len(values) else 0.5
+    low = _edge(lambda mean: capital(values, mean).high >= price, centre, 0.0)
+    high = _edge(lambda mean: capital(values, mean).low >= price, centre, 1.0)
+    return Interval(low, high)
+
+
+def _edge(refused: Callable[[float], bool], kept: float, out: float) -> float:
+    """The end of what is not refused on the way to `out`, rounded outwards: `out` itself, if nothing is refused."""
+    for _ in range(30 if kept != out else 0):
+        middle = (kept + out) / 2
+        if refused(middle):
+            out = middle
+        else:
+            kept = middle
+    return out
 
 
 def _z(level: float) -> float:

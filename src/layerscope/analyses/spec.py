@@ -112,6 +112,61 @@ class WeightsSpec(Spec):
     """Parts to take together as one, each NAME=PART|PART|..., patterns allowed."""
 
 
+SEARCH = ("sequential", "grid")
+"""How the minimum of a criticality is found."""
+
+
+@dataclass(frozen=True)
+class CriticalitySpec(Spec):
+    """How critical each module is: how far it can go toward its start, and how much noise it then bears."""
+
+    KIND: ClassVar[str] = "criticality"
+
+    eps: tuple[float, ...] = (0.1,)
+    """Expected errors that are allowed, each with answers of its own."""
+    by: str = "layer"
+    """What is one module: layer, module, block, stage, projection (query, key, value) or head."""
+    groups: tuple[str, ...] = ()
+    """Instead: groups of tensors, each NAME=PATTERN with * and ?, several patterns separated by |."""
+    join: tuple[str, ...] = ()
+    """Parts to take as one module, each NAME=PART|PART|..., patterns allowed."""
+    alphas: tuple[float, ...] = tuple(k / 10 for k in range(11))
+    """Places on the way from the start (0) to the trained values (1)."""
+    sigmas: tuple[float, ...] = tuple(round(10 ** (k / 4 - 2.5), 6) for k in range(11))
+    """Standard deviations of the noise, above 0 and up to 1."""
+    search: str = "sequential"
+    """sequential asks few cells, each with a few samples, and takes it that the error grows with sigma; grid asks all cells,
+    each on all samples."""
+    draws: int = 10
+    """Of grid: draws of the noise in each cell, each on all samples."""
+    block: int = 16
+    """Of sequential: samples that share a draw of the noise."""
+    most: int = 256
+    """Of sequential: draws after which a cell is decided by its estimate, if it is not sure before."""
+    seed: int = 0
+    """Seed of the noise, and of the choice of samples."""
+    level: float = 0.95
+    """Confidence level of the certificates of one module, for all its cells at once."""
+
+    def __post_init__(self) -> None:
+        ranges = {
+            "eps": ("above 0 and below 1", lambda x: 0 < x < 1),
+            "alphas": ("from 0 to 1", lambda x: 0 <= x <= 1),
+            "sigmas": ("above 0 and up to 1", lambda x: 0 < x <= 1),
+        }
+        for name, (where, inside) in ranges.items():
+            given = list(getattr(self, name))
+            if not given or not all(map(inside, given)) or given != sorted(set(given)):
+                raise UseError(f"{name} must be one or more numbers {where}, from small to large, not {given}")
+        for name in ("draws", "block", "most"):
+            if getattr(self, name) < 1:
+                raise UseError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.search not in SEARCH:
+            raise unknown("search", self.search, SEARCH)
+        if not 0 < self.level < 1:
+            raise UseError(f"level must be between 0 and 1, not {self.level}")
+
+
 @dataclass(frozen=True)
 class ModelSpec(Spec):
     """A model of anyone's, with its states and data."""

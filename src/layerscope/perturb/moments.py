@@ -10,7 +10,7 @@ from layerscope.errors import UseError
 from layerscope.models.laws import Law, fitted
 from layerscope.partition import Part, Slice
 from layerscope.perturb.patch import Patch
-from layerscope.perturb.trained import remade, trained, unchanging
+from layerscope.perturb.trained import realless, remade, trained, unchanging
 from layerscope.perturb.variant import World, perturbation
 
 
@@ -26,10 +26,7 @@ class Moments:
 
     def refused(self, part: Part, world: World) -> str:
         """Why a Part has no such draws; empty where it has."""
-        strange = {w.tensor: v.dtype for w, v in trained(part, world).items() if not v.is_floating_point()}
-        if strange:
-            return f"moments are those of real numbers, not of {next(iter(strange.values()))} ({', '.join(strange)})"
-        return unchanging(part, world)
+        return realless("moments are those of", part, world) or unchanging(part, world)
 
     def laws(self, part: Part, world: World) -> dict[Slice, Law]:
         """What a Part's Slices are drawn from."""

@@ -1,4 +1,4 @@
-"""Random values made of the trained ones, for networks whose start nobody has."""
+"""Values made of the trained ones: most at random, for networks whose start nobody has."""
 
 from collections.abc import Callable
 
@@ -26,6 +26,12 @@ def unchanging(part: Part, world: World) -> str:
     if any(values.numel() and bool((values != values.flatten()[0]).any()) for values in trained(part, world).values()):
         return ""
     return "in each of its tensors the trained values are all equal, so that nothing would change"
+
+
+def realless(what: str, part: Part, world: World) -> str:
+    """Why `what` needs real numbers and a Part has others; empty where all are real."""
+    strange = {w.tensor: v.dtype for w, v in trained(part, world).items() if not v.is_floating_point()}
+    return f"{what} real numbers, not {next(iter(strange.values()))} ({', '.join(strange)})" if strange else ""
 
 
 def remade(

@@ -50,8 +50,8 @@ class World:
         needed = [name for name in part.tensors if name in there and name not in self.buffers - self.computed.keys()]
         absent = [name for name in needed if there[name] is None]
         other = [f"{name} ({list(shape)} there)" for name in needed if (shape := there[name]) is not None]
-        said = [f"not in the pretrained network: {_some(absent)}"] if absent else []
-        said += [f"of another shape in the pretrained network, so replaced: {_some(other)}"] if other else []
+        said = [f"{_some(absent)} cannot be found in the pretrained network"] if absent else []
+        said += [f"{_some(other)} had another shape in the pretrained network"] if other else []
         return "; ".join(said)
 
     def is_constant(self, part: Part) -> bool:

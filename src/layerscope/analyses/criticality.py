@@ -1,0 +1,242 @@
+"""How critical each module is: the measure of chatterji2020 on any trajectory."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from layerscope import runtime
+from layerscope.analyses.distances import parameters_of, values_of
+from layerscope.analyses.noisy import Cell, Cells, Compute, Grid, Sequential
+from layerscope.analyses.robustness import PLAN, Data, checked, engine_of, partition_of, steady
+from layerscope.analyses.spec import CriticalitySpec, Plan
+from layerscope.engine.batches import Forward, Targets, outputs_of, targets_of
+from layerscope.engine.probe import probe
+from layerscope.engine.reference import reference
+from layerscope.engine.subject import Subject
+from layerscope.engine.task import Reference, Task, reason_of
+from layerscope.engine.untouched import untouched
+from layerscope.errors import UseError
+from layerscope.measures.distance import distances
+from layerscope.metrics import ErrorRate
+from layerscope.partition import WHOLE, Part, Partition
+from layerscope.perturb import Noise, World
+from layerscope.runtime import Progress
+from layerscope.state import State
+from layerscope.stats import bounded_mean, capital
+from layerscope.step import FINAL, INIT
+from layerscope.table import Table
+from layerscope.trajectory import Trajectory
+
+Row = dict[str, Any]
+OK, EDGE, ZERO = "ok", "on the edge", "zero"
+NONE, FAILED, LACKING = "infeasible", "failed", "not applicable"
+"""What a status says: the minimum lies inside the region, on its edge, or is 0; no cell is feasible; a forward raised; the
+module has no start."""
+Asked = tuple[Subject, Part, Task, Reference, CriticalitySpec]
+
+
+def criticality(
+    model: nn.Module,
+    trajectory: Trajectory,
+    data: Data,
+    eps: float | Sequence[float] | None = None,
+    spec: CriticalitySpec | None = None,
+    *,
+    partition: Partition | None = None,
+    forward: Forward = outputs_of,
+    targets: Targets = targets_of,
+    anyway: bool = False,
+    plan: Plan = PLAN,
+    run: str = "",
+    progress: Progress | None = None,
+) -> Table:
+    """How far each module can go toward its start, and how much noise it then bears: the smaller the number, the less it matters.
+
+    The criticality of a module is the minimum of alpha^2 D^2 / sigma^2 over the cells (alpha, sigma) of the spec's grid whose
+    expected error is at most `eps` (of the spec, if not given). D is the 2-norm of what its parameters moved; the expected
+    error is the 0-1 error on `data` (the training data; ties are errors) of the network whose module has the values
+    (1 - alpha) start + alpha trained + u, in the mean over u ~ N(0, sigma^2 I). Other modules and all buffers stay trained.
+
+    Rows: `criticality` of each Part and each eps, with its `alpha`, `sigma` and `distance` D, the estimated `error` there and its
+    `certificate` (the upper end of its interval, which holds at the spec's `level` for all cells of the Part at once), `n`
+    draws, and the `passes` of samples that this answer took beside those for smaller eps. `status` is `zero` if alpha = 0 is
+    feasible (or the Part never moved), `on the edge` if alpha is 1 or sigma an end of its grid, `infeasible` (no value) if no
+    cell of the grid is feasible. The network (Part `whole network`) has the sum. `expected_error` is a row for each cell that
+    was looked at. `monotonicity` in the provenance says where along an alpha the error falls as sigma grows.
+
+    Batches, `forward`, `targets`, `anyway` and `plan` are as in `evaluate`; the plan's engine is that of `search="grid"`.
+    Raises `UseError` if there is no start.
+
+    Source: chatterji2020, Sec. 3 (module criticality). Differs from the paper: a module is all parameters of a Part, so that a
+    layer's bias goes with its weights, and norm layers are modules too; for weights alone say which with the spec's `groups`.
+    """
+    spec = spec or CriticalitySpec()
+    spec = spec if eps is None else replace(spec, eps=(eps,) if isinstance(eps, int | float) else tuple(eps))
+    if isinstance(data, Mapping):
+        raise UseError("criticality takes the data of one split: the training data")
+    compute = engine_of(plan)
+    trajectory = checked(trajectory, model)
+    if not trajectory.has_start:
+        raise UseError("criticality needs the values before training: the way begins there; give initial=")
+    partition = partition or partition_of(model, spec)
+    partition.check(model)
+    if WHOLE in (part.name for part in partition):
+        raise UseError(f"no Part can be called {WHOLE!r}: that is the Part of all tensors")
+    subject = Subject(
+        model, World.of(model, _held(trajectory).fitted(model), {}, spec.seed), forward, None, plan.device
+    )
+    task = Task(data, [ErrorRate(spec.level)], targets)
+    seen = probe(subject, data, targets, anyway)
+    task = steady(task, seen)
+    known = reference(subject, task)
+    own = float(torch.cat([kept[0] for kept in known.kept]).double().mean())
+
+    def work(parts: Sequence[Part]) -> Any:
+        batches = list(task.data) if spec.search == "sequential" else []
+        for part in parts:
+            yield _of(part, batches, compute, (subject, part, task, known, spec), own)
+
+    found = runtime.run(list(partition), lambda part: part.name, work, {}, "criticality", progress)
+    checks = [check for _, check in found]
+    rows = [row for rows, _ in found for row in rows]
+    total = [_network(eps, [row for row in rows if row.get("eps") == eps], partition) for eps in spec.eps]
+    rows = [{"run": run, "split": "train", **row} for row in [*rows, *total]]
+    falls = [fall for check in checks for fall in check["falls"]]
+    facts = {
+        "spec": spec.to_dict(),
+        "by": "groups" if spec.groups else spec.by,
+        "buffers": "keep" if subject.world.buffers else "",
+        "left_out": partition.left_out,
+        "error": own,
+        "probe": seen.to_dict(),
+        "monotonicity": {"pairs": sum(check["pairs"] for check in checks), "falls": falls},
+        "warnings": trajectory.warnings() + [_warning(fall) for fall in falls],
+        **trajectory.facts(),
+    }
+    return Table.of(rows, facts)
+
+
+def _held(trajectory: Trajectory) -> Trajectory:
+    """Start and end in memory: every draw asks for them."""
+    start: State = trajectory.tensors(INIT, None)
+    named = {"pretrained": start} if trajectory.pretrained else {"initial": start}
+    return Trajectory.of(final=trajectory.tensors(FINAL, None), **named)
+
+
+def _of(part: Part, batches: list[Any], compute: Compute, asked: Asked, own: float) -> tuple[list[Row], dict[str, Any]]:
+    """The rows of a Part, and what came of the check whether its errors grow with sigma."""
+    subject, _, _, _, spec = asked
+    world, place = subject.world, {"part": part.name, "perturbation": Noise.KIND}
+    none: Row = place | {"metric": "criticality", "engine": spec.search}
+    unchecked = {"pairs": 0, "falls": []}
+    if reason := Noise(0.0, 0.0).refused(part, world):
+        return [none | {"eps": eps, "status": LACKING, "reason": reason} for eps in spec.eps], unchecked
+    measured = parameters_of(world, part)
+    distance = _distance(values_of(world, FINAL, measured), values_of(world, INIT, measured))
+    rows: list[Row] = []
+    try:
+        with untouched(subject.model), torch.no_grad():
+            cells: Cells = Grid(compute, *asked) if spec.search == "grid" else Sequential(batches, *asked)
+            before = 0
+            for eps in spec.eps:
+                best = cells.best(eps)
+                row = none | {"eps": eps, "distance": distance, "passes": cells.passes - before}
+                rows.append(row | _answer(best, distance, own, eps, cells, spec))
+                before = cells.passes
+    except UseError:
+        raise
+    except Exception as problem:
+        return [none | {"eps": eps, "status": FAILED, "reason": reason_of(problem)} for eps in spec.eps], unchecked
+    bounds = {cell: _error(cell, cells, spec) for cell in sorted(cells.errors)}
+    rows += [
+        place
+        | {"metric": "expected_error", "unit": "fraction", "status": OK, "engine": spec.search, **cell._asdict(), **b}
+        for cell, b in bounds.items()
+    ]
+    return rows, _falls(part, cells, spec.level)
+
+
+def _distance(final: Mapping[Any, torch.Tensor], start: Mapping[Any, torch.Tensor]) -> float:
+    """2-norm of the difference of all values together."""
+    row = distances(final, start)[0]
+    return row["value"] * math.sqrt(row["n"]) if row["n"] else 0.0
+
+
+def _answer(best: Cell | None, distance: float, own: float, eps: float, cells: Cells, spec: CriticalitySpec) -> Row:
+    """What is said of a Part at one eps."""
+    unsure = cells.unsure(eps)
+    if best is None:
+        sure = "" if not unsure else f"; {len(unsure)} of {len(cells.errors)} cells looked at are not sure"
+        return {
+            "status": NONE,
+            "reason": f"no cell has an expected error of at most {eps:g}: the trained network has {own:.4g}, and the smallest "
+            f"sigma is {spec.sigmas[0]:g}{sure}",
+        }
+    bounds = _error(best, cells, spec)
+    value = (best.ratio * distance) ** 2
+    edges = [f"alpha = {best.alpha:g}"] if best.alpha == 1 else []
+    edges += [f"sigma = {best.sigma:g}"] if best.sigma in (spec.sigmas[0], spec.sigmas[-1]) else []
+    status = ZERO if value == 0 else EDGE if edges else OK
+    reasons = [f"the best cell is at an end of the grid: {' and '.join(edges)}"] if status == EDGE else []
+    if best in unsure:
+        reasons.append(f"its draws do not make sure that its expected error is at most {eps:g}")
+    return {
+        "value": value,
+        **best._asdict(),
+        "error": bounds["value"],
+        "certificate": bounds["high"],
+        "n": bounds["n"],
+        "interval": "draws",
+        "level": spec.level,
+        "status": status,
+        "reason": "; ".join(reasons),
+    }
+
+
+def _error(cell: Cell, cells: Cells, spec: CriticalitySpec) -> Row:
+    """A cell's expected error, with bounds that hold for all cells of the grid at once."""
+    errors = np.asarray(cells.errors[cell])
+    low, high = bounded_mean(errors, 1 - (1 - spec.level) / (len(spec.alphas) * len(spec.sigmas)))
+    bounds = {"low": low, "high": high, "interval": "draws", "level": spec.level}
+    return {"value": float(errors.mean()), "n": len(errors), **bounds}
+
+
+def _falls(part: Part, cells: Cells, level: float) -> dict[str, Any]:
+    """Of all pairs of cells along an alpha, how many there are, and those where the error falls as sigma grows: surely so by
+    the draws that both saw (each pair at this level), which are the same samples and the same normal numbers."""
+    pairs = [(a, b) for a, b in combinations(sorted(cells.errors), 2) if a.alpha == b.alpha]
+    falls = []
+    for a, b in pairs:
+        shared = min(len(cells.errors[a]), len(cells.errors[b]))
+        before, after = (np.asarray(cells.errors[cell][:shared]) for cell in (a, b))
+        if capital((1 + before - after) / 2, 0.5).high >= -math.log(1 - level):
+            means = [float(before.mean()), float(after.mean())]
+            falls.append({"part": part.name, "alpha": a.alpha, "sigma": [a.sigma, b.sigma], "error": means})
+    return {"pairs": len(pairs), "falls": falls}
+
+
+def _warning(fall: Mapping[str, Any]) -> str:
+    (a, b), (before, after) = fall["sigma"], fall["error"]
+    return (
+        f"{fall['part']}: at alpha = {fall['alpha']:g} the expected error falls from {before:.3g} to {after:.3g} as sigma grows "
+        f"from {a:g} to {b:g}: where errors are near eps, bisection may miss the best cell, and search='grid' does not"
+    )
+
+
+def _network(eps: float, rows: Sequence[Row], partition: Partition) -> Row:
+    """The sum over all Parts, if all have a value."""
+    row = {"part": WHOLE, "perturbation": Noise.KIND, "metric": "criticality", "eps": eps, "n": len(partition)}
+    row |= {"passes": sum(each.get("passes", 0) for each in rows), "engine": rows[0]["engine"]}
+    if without := [each for each in rows if "value" not in each]:
+        names = ", ".join(f"{each['part']} ({each['status']})" for each in without)
+        return row | {"status": without[0]["status"], "reason": f"without a criticality: {names}"}
+    edge = [each["part"] for each in rows if each["status"] == EDGE]
+    value = sum(each["value"] for each in rows)
+    status = EDGE if edge else ZERO if value == 0 else OK
+    return row | {"value": value, "status": status, "reason": f"on the edge: {', '.join(edge)}" if edge else ""}

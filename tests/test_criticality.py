@@ -1,0 +1,313 @@
+"""Criticality: against closed forms of linear networks, hand-made networks, and the search against the full grid."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import norm
+from torch import Tensor, nn
+
+import layerscope as ls
+from layerscope.analyses.noisy import Cell, last
+from layerscope.errors import UseError
+
+from .networks import BothSigns
+from .test_zoo import everything, same
+
+Data = list[tuple[Tensor, Tensor]]
+SMALL = {"alphas": (0.0, 0.4, 0.7, 1.0), "sigmas": (0.05, 0.1, 0.2, 0.4, 0.8)}
+GRID = {"search": "grid", "draws": 10}
+
+
+class Margin(nn.Module):
+    """Linear, two classes: the margin of x is 2 w.x, with noise of standard deviation sigma in w that of 2 sigma |x|."""
+
+    def __init__(self, w: Tensor) -> None:
+        super().__init__()
+        self.map, self.both = nn.Linear(len(w), 1, bias=False), BothSigns()
+        with torch.no_grad():
+            self.map.weight.copy_(w)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.both(self.map(x))
+
+
+def linear(start: float = 0.1, n: int = 320) -> tuple[nn.Module, ls.Trajectory, Data]:
+    """A linear classifier of points that it has all right; its start is another direction."""
+    random = torch.Generator().manual_seed(0)
+    w, other, x = (torch.randn(*size, generator=random) for size in ((5,), (5,), (n, 5)))
+    model, y = Margin(w), (x @ w < 0).long()
+    trajectory = ls.Trajectory.of(initial={"map.weight": start * other[None]}, final=ls.state_of(model))
+    return model, trajectory, [(x[i : i + 48], y[i : i + 48]) for i in range(0, n, 48)]
+
+
+def exact(trajectory: ls.Trajectory, data: Data, alpha: float, sigma: float) -> float:
+    """The expected error Phi(-margin / (sigma |x|)), in the mean over samples."""
+    start, end = (trajectory[step]["map.weight"][0].double() for step in (ls.INIT, ls.FINAL))
+    x, y = (torch.cat(column) for column in zip(*data, strict=True))
+    margin = (x.double() @ ((1 - alpha) * start + alpha * end)) * (1 - 2 * y)
+    return float(norm.cdf(-(margin / (sigma * x.double().norm(dim=1))).numpy()).mean())
+
+
+def answers(table: ls.Table) -> list[dict]:
+    return table.where(metric="criticality").to_dict("records")
+
+
+def test_expected_errors_are_those_of_the_closed_form():
+    model, trajectory, data = linear()
+    for search in ("grid", "sequential"):
+        spec = ls.CriticalitySpec(
+            search=search, draws=20, alphas=(0.0, 0.4, 1.0), sigmas=(0.05, 0.2, 1.0), eps=(0.1, 0.2)
+        )
+        cells = ls.criticality(model, trajectory, data, spec=spec).where(metric="expected_error")
+        assert len(cells) == 9 if search == "grid" else len(cells) > 3
+        for cell in cells.itertuples():
+            truth = exact(trajectory, data, cell.alpha, cell.sigma)
+            assert cell.low <= truth <= cell.high
+            if search == "grid":  # draws of one margin hardly scatter more than draws of one sign of all samples could
+                assert cell.value == pytest.approx(truth, abs=0.06)
+            assert cell.low <= cell.value <= cell.high
+
+
+@pytest.mark.parametrize("search", ["grid", "sequential"])
+def test_the_minimum_is_that_of_the_closed_form(search):
+    """Within one step of the grid, for several eps at once; the value is alpha^2 D^2 / sigma^2."""
+    model, trajectory, data = linear()
+    spec = ls.CriticalitySpec(search=search, draws=20, eps=(0.05, 0.1, 0.3), **SMALL)
+    table = ls.criticality(model, trajectory, data, spec=spec)
+    distance = float((trajectory[ls.FINAL]["map.weight"] - trajectory[ls.INIT]["map.weight"]).double().norm())
+    grid = [Cell(alpha, sigma) for alpha in spec.alphas for sigma in spec.sigmas]
+    rows = [row for row in answers(table) if row["part"] == "map"]
+    assert [row["eps"] for row in rows] == [0.05, 0.1, 0.3]
+    for row in rows:
+        best = min(cell.ratio for cell in grid if exact(trajectory, data, *cell) <= row["eps"])
+        assert row["distance"] == pytest.approx(distance)
+        assert row["value"] == pytest.approx((row["alpha"] * distance / row["sigma"]) ** 2)
+        step = spec.sigmas[1] / spec.sigmas[0]
+        assert best / step * 0.999 <= row["alpha"] / row["sigma"] <= best * step * 1.001
+        assert row["certificate"] >= row["error"]
+    assert rows[0]["value"] >= rows[1]["value"] >= rows[2]["value"]
+    network = [row for row in answers(table) if row["part"] == "whole network"]
+    assert [row["value"] for row in network] == [row["value"] for row in rows]
+
+
+def test_a_certificate_covers_the_truth_whatever_the_seed():
+    """The winner of a search is where draws were lucky: its bound holds all the same."""
+    model, trajectory, data = linear(n=96)
+    missed = 0
+    for seed in range(12):
+        spec = ls.CriticalitySpec(seed=seed, alphas=(0.0, 1.0), sigmas=(0.1, 0.2, 0.4), most=32)
+        for row in answers(ls.criticality(model, trajectory, data, spec=spec)):
+            if row["part"] == "map":
+                missed += exact(trajectory, data, row["alpha"], row["sigma"]) > row["certificate"]
+    assert missed <= 1  # at 95 %, and three times as sure as asked for is usual for such bounds
+
+
+class Idle(nn.Module):
+    """A critical linear map, after it one that nothing depends on, and one whose scale does not matter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.needed, self.idle, self.scale = (
+            nn.Linear(2, 2, bias=False),
+            nn.Linear(2, 2, bias=False),
+            nn.Parameter(torch.ones(1)),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.needed(x) * self.scale.abs() + 0 * self.idle(x)
+
+
+def idle() -> tuple[nn.Module, ls.Trajectory, Data]:
+    model = Idle()
+    with torch.no_grad():
+        model.needed.weight.copy_(10 * torch.eye(2))
+    final = ls.state_of(model)
+    start = final | {"needed.weight": -final["needed.weight"], "idle.weight": final["idle.weight"] + 1}
+    start |= {"scale": torch.full((1,), 50.0)}
+    x = torch.tensor([[1.0, 0.0], [0.0, 1.0]]).repeat(20, 1)
+    return model, ls.Trajectory.of(initial=start, final=final), [(x, torch.tensor([0, 1]).repeat(20))]
+
+
+@pytest.mark.parametrize("more", [{}, GRID])
+def test_networks_that_can_be_worked_out(more):
+    """What nothing depends on can be put back whole, under any noise; a scale too, whatever it is; the opposite map cannot."""
+    model, trajectory, data = idle()
+    spec = ls.CriticalitySpec(eps=(0.3,), alphas=(0.0, 0.5, 0.6, 0.8, 1.0), sigmas=(0.1, 0.3, 1.0), **more)
+    rows = {row["part"]: row for row in answers(ls.criticality(model, trajectory, data, spec=spec))}
+    for name in ("idle", "(root)"):
+        row = rows[name]
+        assert [row[key] for key in ("status", "value", "alpha", "sigma", "error")] == ["zero", 0, 0, 1, 0]
+    needed = rows["needed"]
+    # A margin is 10 (2 alpha - 1) + sqrt(2) sigma z, so that at alpha = 0.5 half of the samples are wrong whatever sigma.
+    assert norm.cdf(-10 * (2 * 0.6 - 1) / math.sqrt(2)) < 0.08
+    assert [needed[key] for key in ("alpha", "sigma", "status")] == [0.6, 1.0, "on the edge"]
+    assert needed["value"] == pytest.approx(0.36 * 8 * 10**2)  # D is the norm of 20 I: 20 sqrt(2)
+    network = rows["whole network"]
+    assert (network["value"], network["status"]) == (needed["value"], "on the edge")
+    assert "needed" in network["reason"]
+
+
+def test_what_has_no_answer_is_said():
+    """With labels that the trained network has wrong no cell is feasible: no number, for the network neither."""
+    model, trajectory, data = idle()
+    data = [(x, 1 - y) for x, y in data]
+    for more in ({}, GRID):
+        rows = answers(
+            ls.criticality(model, trajectory, data, eps=0.05, spec=ls.CriticalitySpec(alphas=(0.6, 1.0), **more))
+        )
+        assert {row["part"]: row["status"] for row in rows} == dict.fromkeys(
+            ("(root)", "needed", "idle", "whole network"), "infeasible"
+        )
+        assert all(math.isnan(row["value"]) for row in rows)
+        assert "the trained network has 1, and the smallest sigma is 0.003162" in rows[0]["reason"]
+
+
+def test_ties_are_errors():
+    """A map put back to zero gives equal outputs: without noise all are errors, and a little noise has half of them right."""
+    model, trajectory, data = linear(start=0.0)
+    spec = ls.CriticalitySpec(search="grid", draws=30, alphas=(0.0,), sigmas=(1e-3, 1.0), eps=(0.9,))
+    (low, high) = ls.criticality(model, trajectory, data, spec=spec).where(metric="expected_error")["value"]
+    assert low == high  # the sign of the noise alone decides
+    model.map.weight.data.zero_()
+    still = ls.Trajectory.of(initial=ls.state_of(model), final=ls.state_of(model))
+    table = ls.criticality(model, still, data, eps=0.9, spec=spec)
+    assert table.provenance["error"] == 1
+
+
+def test_an_error_that_falls_with_sigma_is_reported():
+    """A start that has all samples wrong: at alpha = 0 noise can only help, until half of them are right."""
+    model, trajectory, data = linear()
+    wrong = ls.Trajectory.of(
+        initial={"map.weight": -0.1 * trajectory[ls.FINAL]["map.weight"]}, final=trajectory[ls.FINAL]
+    )
+    spec = ls.CriticalitySpec(search="grid", draws=20, alphas=(0.0, 1.0), sigmas=(0.01, 1.0))
+    table = ls.criticality(model, wrong, data, spec=spec)
+    assert table.provenance["monotonicity"]["pairs"] == 2
+    (fall,) = table.provenance["monotonicity"]["falls"]
+    assert (fall["part"], fall["alpha"], fall["sigma"]) == ("map", 0.0, [0.01, 1.0])
+    for sigma, error in zip(fall["sigma"], fall["error"], strict=True):
+        assert error == pytest.approx(exact(wrong, data, 0.0, sigma), abs=0.15)
+    assert any("at alpha = 0 the expected error falls" in text for text in table.provenance["warnings"])
+    assert ls.criticality(model, trajectory, data, spec=spec).provenance["monotonicity"]["falls"] == []
+
+
+def test_the_search_finds_the_fall_among_what_it_looked_at():
+    """At a level at which the few draws that it takes to decide a cell are enough to be sure of a fall."""
+    model, trajectory, data = linear()
+    wrong = ls.Trajectory.of(
+        initial={"map.weight": -0.1 * trajectory[ls.FINAL]["map.weight"]}, final=trajectory[ls.FINAL]
+    )
+    spec = ls.CriticalitySpec(eps=(0.5,), sigmas=(0.001, 0.01, 0.1, 1.0), most=64, level=0.5)
+    table = ls.criticality(model, wrong, data, spec=spec)
+    looked = table.where(metric="expected_error", alpha=0.0)["sigma"].tolist()
+    assert looked == [0.001, 1.0]
+    assert [fall["sigma"] for fall in table.provenance["monotonicity"]["falls"] if fall["alpha"] == 0] == [looked]
+
+
+@given(st.integers(0, 12), st.integers(0, 12))
+def test_the_last_that_holds(n, good):
+    good, asked = min(n, good), []
+    cells = [Cell(1.0, float(k)) for k in range(n)]
+    found = last(cells, lambda cell: asked.append(cell) or cell.sigma < good)
+    assert found == (cells[good - 1] if good else None)
+    assert len(asked) <= 2 + max(0, math.ceil(math.log2(max(n - 1, 1))))
+
+
+def trained(n: int = 4000) -> tuple[nn.Module, ls.Trajectory, Data]:
+    """A small network that was trained to tell two rings apart."""
+    torch.manual_seed(0)
+    angle, y = 2 * math.pi * torch.rand(n), torch.arange(n) % 2
+    x = (1 + y)[:, None] * torch.stack([angle.cos(), angle.sin()], dim=1) + 0.1 * torch.randn(n, 2)
+    model = nn.Sequential(nn.Linear(2, 24), nn.ReLU(), nn.Linear(24, 24), nn.ReLU(), nn.Linear(24, 2))
+    start, optimiser = ls.state_of(model), torch.optim.Adam(model.parameters(), 0.01)
+    for k in range(150):
+        rows = torch.arange(k * 64, k * 64 + 64) % n
+        optimiser.zero_grad()
+        nn.functional.cross_entropy(model(x[rows]), y[rows]).backward()
+        optimiser.step()
+    return model, ls.Trajectory.of(initial=start, final=ls.state_of(model)), [(x, y)]
+
+
+def test_the_search_finds_what_the_grid_finds_with_a_hundredth_of_the_samples():
+    model, trajectory, data = trained()
+    before = everything(model)
+    spec = ls.CriticalitySpec(groups=("first=0.*", "middle=2.*"))
+    fast = ls.criticality(model, trajectory, data, spec=spec)
+    assert same(before, everything(model))
+    slow = ls.criticality(model, trajectory, data, spec=replace(spec, search="grid", draws=4))
+    sigmas = spec.sigmas
+    for a, b in zip(answers(fast), answers(slow), strict=True):
+        if a["part"] != "whole network" and b["value"]:
+            steps = abs(math.log(a["value"] / b["value"])) / (2 * math.log(sigmas[1] / sigmas[0]))
+            assert steps <= 1.001, (a["part"], a["alpha"], a["sigma"], b["alpha"], b["sigma"])
+        elif a["part"] != "whole network":
+            assert a["value"] == 0
+    assert slow.where(part="whole network")["passes"].item() == 2 * 121 * 4 * 4000
+    assert 100 * fast.where(part="whole network")["passes"].item() < 2 * 121 * 10 * 4000  # of 10 draws
+
+
+def test_engines_batches_and_order_of_parts_do_not_change_the_grid():
+    model, trajectory, data = linear(n=96)
+    spec = ls.CriticalitySpec(alphas=(0.0, 1.0), sigmas=(0.1, 1.0), **GRID)
+    a = ls.criticality(model, trajectory, data, spec=spec)
+    b = ls.criticality(model, trajectory, data, spec=spec, plan=ls.Plan(engine="reference"))
+    whole = [tuple(torch.cat(column) for column in zip(*data, strict=True))]
+    c = ls.criticality(model, trajectory, whole, spec=spec)
+    assert a.frame.equals(b.frame)
+    assert a.frame.equals(c.frame)
+    one, two = (ls.criticality(model, trajectory, data, spec=replace(spec, search="sequential")) for _ in "ab")
+    assert one.frame.equals(two.frame)
+
+
+def test_a_forward_that_raises_is_a_row():
+    class Picky(Margin):
+        def forward(self, x: Tensor) -> Tensor:
+            if float(self.map.weight.abs().max()) > 3.5:
+                raise ValueError("too large")
+            return super().forward(x)
+
+    _, trajectory, data = linear(n=48)
+    picky = Picky(trajectory[ls.FINAL]["map.weight"][0])
+    for more in ({}, GRID):
+        rows = answers(
+            ls.criticality(
+                picky, trajectory, data, spec=ls.CriticalitySpec(alphas=(1.0,), sigmas=(1.0,), eps=(0.3,), **more)
+            )
+        )
+        assert [row["status"] for row in rows] == ["failed", "failed"]
+        assert "ValueError: too large" in rows[0]["reason"]
+
+
+def test_what_is_asked_is_checked():
+    model, trajectory, data = linear(n=48)
+    with pytest.raises(UseError, match="needs the values before training"):
+        ls.criticality(model, ls.Trajectory.of(final=trajectory[ls.FINAL]), data)
+    with pytest.raises(UseError, match="data of one split: the training data"):
+        ls.criticality(model, trajectory, {"train": data})
+    for wrong in ({"eps": (0.0,)}, {"eps": ()}, {"alphas": (0.5, 0.1)}, {"sigmas": (0.0, 0.1)}, {"sigmas": (1.5,)}):
+        with pytest.raises(UseError, match="from small to large"):
+            ls.CriticalitySpec(**wrong)
+    for wrong in ({"draws": 0}, {"block": 0}, {"most": 0}, {"level": 1.0}, {"search": "fast"}):
+        with pytest.raises(UseError):
+            ls.CriticalitySpec(**wrong)
+    table = ls.criticality(
+        model, trajectory, data, eps=(0.1, 0.2), spec=ls.CriticalitySpec(alphas=(1.0,), sigmas=(0.1,))
+    )
+    assert table.provenance["spec"]["eps"] == (0.1, 0.2)
+
+
+def test_a_pretrained_start_that_lacks_a_layer():
+    model, trajectory, data = trained(n=200)
+    lacking = {name: value for name, value in trajectory[ls.INIT].items() if name[0] != "4"}
+    history = ls.Trajectory.of(pretrained=lacking, final=trajectory[ls.FINAL])
+    rows = {
+        row["part"]: row
+        for row in answers(ls.criticality(model, history, data, spec=ls.CriticalitySpec(alphas=(1.0,), most=8)))
+    }
+    assert rows["4"]["status"] == rows["whole network"]["status"] == "not applicable"
+    assert np.isfinite(rows["0"]["value"])
