@@ -361,7 +361,10 @@ def test_analyze_checkpoints_of_ones_own(states, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "test_checkpoints_theirs", sys.modules[__name__])
     (tmp_path / "owners.py").write_text(CODE)
-    content = [{"state_dict": {f"model.{k}": v for k, v in state.items()}, "global_step": 1} for state in states]
+    pairs = zip(STEPS, states, strict=True)
+    content = [
+        {"state_dict": {f"model.{k}": v for k, v in state.items()}, "global_step": step} for step, state in pairs
+    ]
     write(tmp_path / "logs", content, "epoch=0-step={}.ckpt")
     asked = ["analyze", "--model", "owners:make", "--data", "owners:loader", "--draws", "1"]
     assert main([*asked, "--checkpoints", "logs/*.ckpt", "--dry-run", "--steps", "50", "--json"]) == 0
@@ -385,7 +388,7 @@ def test_analyze_checkpoints_of_ones_own(states, tmp_path, monkeypatch, capsys):
     assert main(["materialize", "run", "--part", "2", "--to", "step-50", "--out", "half.safetensors"]) == 0
     capsys.readouterr()
 
-    torch.save(content[-1], "logs/epoch=0-step=0.ckpt")
+    torch.save(content[-1] | {"global_step": 0}, "logs/epoch=0-step=0.ckpt")
     assert main([*asked, "--checkpoints", "logs", "--out", "other", "--json"]) == 0
     out, err = capsys.readouterr()
     json.loads(out)

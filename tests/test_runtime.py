@@ -123,7 +123,9 @@ def alive(group: int) -> list[str]:
 @pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="no /proc to look for processes in")
 @pytest.mark.parametrize("how", ["killed", "interrupted"])
 def test_no_process_outlives_the_first(tmp_path, how):
-    main = MAIN.format('list(each(["long", "long"], work, Pool(2, 1)))')
+    # What was started in the background, as tests may be, has Ctrl-C ignored, and so have its processes.
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    main = MAIN.format(heard + 'list(each(["long", "long"], work, Pool(2, 1)))')
     with subprocess.Popen(script(tmp_path, main), start_new_session=True, stderr=subprocess.DEVNULL) as process:
         until = time.monotonic() + 60
         while len([p for p in tmp_path.iterdir() if p.name.isdigit()]) < 2:
