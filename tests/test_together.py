@@ -237,6 +237,7 @@ def test_what_is_complete_is_left_alone(tmp_path):
 
 KILLED = """
 import sys
+import time
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from tests import test_together
@@ -244,7 +245,8 @@ from layerscope.training import together
 together.EVERY, together.SHARE = 0.0, 1e9
 import pandas, sklearn.datasets  # so that "ready" means that the work begins
 print("ready", flush=True)
-test_together.population(Path(sys.argv[1]), test_together.specs(test_together.LEAVING))
+told = lambda *_: time.sleep(0.1)  # so that it lasts as long as the latest kill, however fast the machine is
+test_together.population(Path(sys.argv[1]), test_together.specs(test_together.LEAVING), progress=told)
 """
 
 
