@@ -299,7 +299,9 @@ def kill_at_random_moments(folder: Path, kills: int, seed: int, workers: int) ->
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
             assert process.stdout is not None
             process.stdout.readline()
-            time.sleep(chosen.uniform(0, 1.5) + 3 * (workers > 1))
+            while workers > 1 and process.poll() is None and not list(folder.glob("sweep/members/*/checkpoints/*")):
+                time.sleep(0.02)  # processes of a pool begin later
+            time.sleep(chosen.uniform(0, 0.5 if workers > 1 else 1.5))
             if (folder / "sweep" / "spec.json").exists():
                 found = status(folder / "sweep")
                 assert sum(count for state, count in found["members"].items() if state != "all") == 8
