@@ -17,6 +17,9 @@ from layerscope.measures.lanczos import largest
 from layerscope.measures.operator import Operator, dense, frobenius
 from layerscope.measures.spectrum import operator_norms, operator_spectrum
 
+pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
+"""PyTorch says so once a process: to hypothesis an error that does not come again."""
+
 KINDS = {1: (nn.Conv1d, nn.ConvTranspose1d), 2: (nn.Conv2d, nn.ConvTranspose2d), 3: (nn.Conv3d, nn.ConvTranspose3d)}
 
 
