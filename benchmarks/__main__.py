@@ -6,7 +6,7 @@ from pathlib import Path
 
 from benchmarks.frame import Result, machine
 
-ALL = ["start", "training", "feeding", "engine", "replay", "population", "spectra", "memory"]
+ALL = ["start", "training", "feeding", "engine", "replay", "population", "spectra", "criticality", "memory"]
 HEAD = "| what | measured | against | goal | reached | n |\n|---|---|---|---|---|---|\n"
 
 

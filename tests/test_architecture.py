@@ -10,7 +10,20 @@ import pytest
 ROOT = Path(__file__).parents[1] / "src" / "layerscope"
 
 LEVELS = [
-    {"entry", "errors", "step", "stats", "spec", "rng", "state", "partition", "query", "sequential", "device"},
+    {
+        "entry",
+        "errors",
+        "step",
+        "stats",
+        "ranking",
+        "spec",
+        "rng",
+        "state",
+        "partition",
+        "query",
+        "sequential",
+        "device",
+    },
     {"store", "runtime", "imported", "memory"},
     {"table", "checkpoints", "trajectory", "data", "models", "run"},
     {"perturb", "metrics", "measures", "plots"},
@@ -18,24 +31,30 @@ LEVELS = [
     {"analyses"},
     {"sweeps"},
     {"studies"},
-    {"console", "cli_options", "cli_sweep", "cli", "__main__"},
+    {"console", "cli_options", "cli_sweep", "cli_modules", "cli", "__main__"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 
 WITHOUT_TORCH = [
     "layerscope",
     "layerscope.cli",
+    "layerscope.measures.bounds",
     "layerscope.plots",
+    "layerscope.plots.bounds",
+    "layerscope.plots.compare",
+    "layerscope.plots.measures",
     "layerscope.report",
     "layerscope.run",
     "layerscope.table",
     "layerscope.partition",
     "layerscope.store",
     "layerscope.stats",
+    "layerscope.ranking",
     "layerscope.sequential",
     "layerscope.training.spec",
     "layerscope.recording.spec",
     "layerscope.analyses.spec",
+    "layerscope.analyses.compare",
     "layerscope.runtime",
     "layerscope.sweeps.spec",
     "layerscope.sweeps.folder",

@@ -1,5 +1,6 @@
 """Criticality: against closed forms of linear networks, hand-made networks, and the search against the full grid."""
 
+import json
 import math
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ from scipy.stats import norm
 from torch import Tensor, nn
 
 import layerscope as ls
+from layerscope.analyses import noisy
 from layerscope.analyses.noisy import Cell, last
 from layerscope.errors import UseError
 
@@ -218,6 +220,17 @@ def test_the_last_that_holds(n, good):
     assert len(asked) <= 2 + max(0, math.ceil(math.log2(max(n - 1, 1))))
 
 
+@given(st.integers(1, 12), st.integers(0, 12), st.integers(0, 11))
+def test_a_guess_changes_what_is_asked_and_nothing_else(n, good, guess):
+    cells, asked = [Cell(1.0, float(k)) for k in range(n)], []
+    guess = min(guess, n - 1)
+    found = last(cells, lambda cell: asked.append(cell) or cell.sigma < good, cells[guess])
+    assert found == (cells[min(n, good) - 1] if good else None)
+    assert len(asked) == len(set(asked))
+    if good == guess + 1 < n:
+        assert len(asked) <= 3  # the last, the guess, and the one after
+
+
 def trained(n: int = 4000) -> tuple[nn.Module, ls.Trajectory, Data]:
     """A small network that was trained to tell two rings apart."""
     torch.manual_seed(0)
@@ -262,6 +275,153 @@ def test_engines_batches_and_order_of_parts_do_not_change_the_grid():
     assert a.frame.equals(c.frame)
     one, two = (ls.criticality(model, trajectory, data, spec=replace(spec, search="sequential")) for _ in "ab")
     assert one.frame.equals(two.frame)
+
+
+def few(**more) -> ls.CriticalitySpec:
+    return ls.CriticalitySpec(**({"alphas": (0.0, 0.5, 1.0), "sigmas": (0.01, 0.1, 1.0), "most": 16} | more))
+
+
+def test_each_error_is_that_of_the_variant_on_all_samples():
+    """With blocks as large as the data, a cell's mean over draws is that of so many Variants, bound by hand."""
+    model, trajectory, data = linear(n=48)
+    ((x, y),) = data
+    table = ls.criticality(model, trajectory, data, eps=0.3, spec=few(block=48))
+    (part,) = ls.Partition.by_layer(model)
+    world = ls.World.of(model, trajectory, {})
+    cells = table.where(metric="expected_error").to_dict("records")
+    assert len(cells) >= 4
+    for cell in cells:
+        wrong = []
+        for draw in range(cell["n"]):
+            patch = ls.Variant.of(part, ls.Noise(cell["sigma"], cell["alpha"]), draw).patch(world)
+            margins = ls.bind(model, trajectory[ls.FINAL], patch)(x)[:, 0] * (1 - 2 * y)
+            wrong.append(float((margins <= 0).double().mean()))
+        assert cell["value"] == pytest.approx(np.mean(wrong), abs=1e-12)
+        assert len(set(wrong)) > 1 or cell["sigma"] < 0.1
+
+
+class Tied(nn.Module):
+    """A weight under two names, another in slices of which three are Parts, and batch norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm, self.second = nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 4)
+        self.last = nn.utils.parametrizations.weight_norm(nn.Linear(4, 3))
+        self.second.weight = self.first.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(torch.relu(self.second(self.norm(torch.relu(self.first(x))))))
+
+
+class Memory(nn.Module):
+    """Recurrent: PyTorch keeps lists of its weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm, self.head = nn.LSTM(2, 4, batch_first=True), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.lstm(x.reshape(len(x), 2, 2))[0][:, -1])
+
+
+class Spectral(nn.Module):
+    """Spectral norm's vectors follow the weight; an embedding writes to its weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.map = nn.utils.parametrizations.spectral_norm(nn.Linear(4, 4))
+        self.words, self.head = nn.Embedding(3, 4, max_norm=0.5), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.relu(self.map(x)) + self.words((x[:, 0] > 0).long()))
+
+
+class Hoards(nn.Module):
+    """Keeps what it made of a weight for as long as the weight is the same object."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.map, self.seen = nn.Linear(4, 3), None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.seen is None or self.seen[0] is not self.map.weight:
+            self.seen = self.map.weight, 2 * self.map.weight.detach()
+        return x @ self.seen[1].T + self.map.bias
+
+
+@pytest.mark.parametrize(("kind", "written"), [(Tied, True), (Memory, True), (Spectral, False), (Hoards, False)])
+def test_values_written_to_one_place_give_what_those_put_in_afresh_give(kind, written, monkeypatch):
+    """Or they are put in afresh: whether so is found out of each Part."""
+    torch.manual_seed(0)
+    model, start = kind().eval(), ls.state_of(kind())
+    x = torch.randn(200, 4)
+    with torch.no_grad():
+        data = [(x, model(x).argmax(1))]
+    trajectory, found, good = ls.Trajectory.of(initial=start, final=ls.state_of(model)), [], []
+    outputs = noisy.Written.outputs
+    for wrong in (False, True):
+
+        def given(self, *args, wrong=wrong):
+            good.append(self.good)
+            return [] if wrong else outputs(self, *args)
+
+        monkeypatch.setattr(noisy.Written, "outputs", given)
+        found.append(ls.criticality(model, trajectory, data, eps=0.3, spec=few()))
+        if not wrong:
+            assert any(good) if written else not all(good)
+            good.clear()
+    assert not any(good)
+    assert found[0].frame.equals(found[1].frame)
+    assert len(found[0].where(metric="expected_error")) > 5
+
+
+def test_blocks_are_fair_and_small_ones_begin_large_ones():
+    batches = [(torch.arange(6),), (torch.arange(6, 8),)]
+    blocks = noisy.blocks_of(batches, 0)
+    seen = torch.cat([blocks[draw, 1][0] for draw in range(4000)])
+    counts = torch.bincount(seen, minlength=8)
+    assert ((counts - 500).abs() < 5 * (4000 / 8 * 7 / 8) ** 0.5).all()
+    for draw in range(20):
+        assert torch.equal(blocks[draw, 4][0][:2], blocks[draw, 2][0])
+
+
+def test_what_does_not_fit_is_made_again(monkeypatch):
+    monkeypatch.setattr(noisy, "KEPT", 100)
+    made = []
+    few = noisy.Few(lambda key: made.append(key) or torch.full((20,), key, dtype=torch.uint8))
+    for key in (1, 2, 3, 4, 5, 6, 6, 1, 5):
+        assert few[key].eq(key).all()
+    assert made == [1, 2, 3, 4, 5, 6, 6]
+
+
+@pytest.mark.parametrize("more", [{}, GRID])
+def test_a_stopped_analysis_goes_on(more):
+    """What is done is plain values, the table is the same, and no network of a Part that is done runs again."""
+
+    class Stops(dict):
+        def __setitem__(self, key, value):
+            super().__setitem__(key, value)
+            if len(self) == 2:
+                raise KeyboardInterrupt
+
+    model, trajectory, data = trained(n=200)
+    spec, done, runs = few(**more), Stops(), []
+
+    def forward(network: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        runs.append(len(batch[0]))
+        return network(batch[0])
+
+    whole = ls.criticality(model, trajectory, data, spec=spec, forward=forward)
+    all_ = len(runs)
+    with pytest.raises(KeyboardInterrupt):
+        ls.criticality(model, trajectory, data, spec=spec, done=done, forward=forward)
+    kept, before = json.loads(json.dumps(done)), len(runs)
+    again = ls.criticality(model, trajectory, data, spec=spec, done=kept, forward=forward)
+    assert list(done) == ["0", "2"]
+    assert list(kept) == ["0", "2", "4"]
+    assert again.frame.equals(whole.frame)
+    assert again.provenance == whole.provenance
+    assert len(runs) - before < all_ / 2
 
 
 def test_a_forward_that_raises_is_a_row():

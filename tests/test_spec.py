@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layerscope.analyses.spec import RobustnessSpec
+from layerscope.analyses.spec import (
+    BoundsSpec,
+    CompareSpec,
+    LandscapeSpec,
+    MeasuresSpec,
+    RobustnessSpec,
+    SimilaritySpec,
+    SpectraSpec,
+)
 from layerscope.errors import UseError
 from layerscope.spec import canonical_json, fingerprint
 from layerscope.sweeps.spec import SweepSpec
@@ -77,6 +85,115 @@ OTHER_ROBUSTNESS = {
 def test_every_field_of_an_analysis_changes_the_fingerprint():
     assert set(OTHER_ROBUSTNESS) == {field.name for field in dataclasses.fields(RobustnessSpec)}
     specs = [RobustnessSpec(), *(RobustnessSpec(**{name: value}) for name, value in OTHER_ROBUSTNESS.items())]
+    assert len({spec.fingerprint for spec in specs}) == len(specs)
+
+
+OTHER_SPECTRA = {"layers": ("a",), "steps": (7,), "values": 7}
+OTHER_SIMILARITY = {
+    "by": "block",
+    "groups": ("a=b",),
+    "join": ("a=b|c",),
+    "steps": (7,),
+    "at": ("a",),
+    "n": 7,
+    "kernel": "rbf",
+    "debiased": False,
+    "block": 7,
+    "seed": 7,
+}
+
+
+OTHER_BOUNDS = {
+    "eps": (0.07,),
+    "by": "block",
+    "groups": ("a=b",),
+    "join": ("a=b|c",),
+    "alphas": (0.7,),
+    "sigmas": (0.7,),
+    "objective": "ratio",
+    "rounds": 7,
+    "block": 7,
+    "most": 7,
+    "draws": 7,
+    "gamma": 7.0,
+    "radius": 7.0,
+    "independent": True,
+    "seed": 7,
+    "level": 0.7,
+}
+
+
+@pytest.mark.parametrize(
+    ("spec", "other"),
+    [(SpectraSpec, OTHER_SPECTRA), (SimilaritySpec, OTHER_SIMILARITY), (BoundsSpec, OTHER_BOUNDS)],
+)
+def test_every_field_of_what_is_seen_of_layers_changes_the_fingerprint(spec, other):
+    assert set(other) == {field.name for field in dataclasses.fields(spec)}
+    specs = [spec(), *(spec(**{name: value}) for name, value in other.items())]
+    assert len({one.fingerprint for one in specs}) == len(specs)
+
+
+OTHER_LANDSCAPE = {
+    "parts": ("a",),
+    "by": "block",
+    "groups": ("a=b",),
+    "join": ("a=b|c",),
+    "alphas": (0.7,),
+    "sigmas": (0.7,),
+    "draws": 7,
+    "train": False,
+    "metrics": ("error",),
+    "seed": 7,
+    "level": 0.7,
+}
+
+
+def test_every_field_of_a_landscape_changes_the_fingerprint():
+    assert set(OTHER_LANDSCAPE) | {"valley"} == {field.name for field in dataclasses.fields(LandscapeSpec)}
+    specs = [LandscapeSpec(), *(LandscapeSpec(**{name: value}) for name, value in OTHER_LANDSCAPE.items())]
+    specs.append(LandscapeSpec(sigmas=(0.7,), valley=True))  # a valley needs noise
+    assert len({spec.fingerprint for spec in specs}) == len(specs)
+
+
+OTHER_COMPARE = {
+    "target": "error",
+    "measures": ("sosp",),
+    "against": "sosp",
+    "level": 0.7,
+    "resamples": 700,
+    "seed": 7,
+}
+
+
+def test_every_field_of_a_comparison_changes_the_fingerprint():
+    assert set(OTHER_COMPARE) == {field.name for field in dataclasses.fields(CompareSpec)}
+    specs = [CompareSpec(), *(CompareSpec(**{name: value}) for name, value in OTHER_COMPARE.items())]
+    assert len({spec.fingerprint for spec in specs}) == len(specs)
+
+
+OTHER_MEASURES = {
+    "which": ("sosp",),
+    "operator": "circular",
+    "tolerance": 0.7,
+    "eps": 0.7,
+    "alphas": (0.7,),
+    "sigmas": (0.7,),
+    "search": "grid",
+    "draws": 7,
+    "block": 7,
+    "most": 7,
+    "samples": 7,
+    "rise": 0.7,
+    "climb": 0.7,
+    "ascent": 7,
+    "seed": 7,
+    "level": 0.7,
+}
+
+
+def test_every_field_of_measures_changes_the_fingerprint():
+    assert set(OTHER_MEASURES) == {field.name for field in dataclasses.fields(MeasuresSpec)}
+    specs = [MeasuresSpec(), *(MeasuresSpec(**{name: value}) for name, value in OTHER_MEASURES.items())]
     assert len({spec.fingerprint for spec in specs}) == len(specs)
 
 

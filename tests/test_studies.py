@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -12,24 +13,28 @@ from layerscope.cli import main
 from layerscope.errors import UseError
 from layerscope.stats import Interval
 from layerscope.studies import catalogue
-from layerscope.studies.frame import Claim, Study, decide, judge
-from layerscope.studies.session import reproduce, specs
+from layerscope.studies.frame import Claim, Estimate, Replicate, Study, decide, judge, training_errors
+from layerscope.studies.session import reproduce, units
 from layerscope.studies.zhang2022 import fig1
 from layerscope.table import Table
 
 
 def claim(relation="above", threshold=0.5) -> Claim:
-    return Claim("c", "text", "statistic", "unit", relation, threshold, lambda table: table.provenance["x"])
+    return Claim("c", "text", "statistic", "unit", relation, threshold, lambda seed: seed.table().provenance["x"])
 
 
-def analysis(x: float, training_error: float = 0.0) -> Table:
-    rows = [{"perturbation": "none", "metric": "error", "split": "train", "value": training_error}]
-    return Table.of(rows, {"x": x})
+@cache
+def rows(training_error: float) -> Table:
+    return Table.of([{"perturbation": "none", "metric": "error", "split": "train", "value": training_error}])
+
+
+def replicate(x: float, training_error: float = 0.0) -> Replicate:
+    return Replicate({("network", "analysis"): Table(rows(training_error).frame, {"x": x})})
 
 
 def verdict(values, relation="above", training_error=0.0) -> dict:
     study = Study("p/f", "t", "s", (claim(relation),), {})
-    return judge(study, [analysis(x, training_error) for x in values]).frame.iloc[0].to_dict()
+    return judge(study, [replicate(x, training_error) for x in values]).frame.iloc[0].to_dict()
 
 
 @pytest.mark.parametrize(
@@ -63,6 +68,22 @@ def test_few_runs_and_undertrained_networks_decide_nothing():
     assert row["reason"].startswith("undertrained: training error up to 5.1 %")
     assert verdict([0.9, 0.91] * 5, training_error=float("nan"))["verdict"] == "inconclusive"
     assert verdict([0.9, float("nan")] * 5)["reason"] == "the statistic is not defined for at least one run"
+
+
+def test_a_claim_over_networks_brings_its_own_interval():
+    def overall(found):
+        return Estimate(0.7, 0.6, 0.8, len(found[0].networks), "too few" if len(found) < 2 else "")
+
+    study = Study("p/f", "t", "s", (Claim("c", "text", "statistic", "unit", "above", 0.5, overall=overall),), {})
+    one, two = (judge(study, [replicate(0.0)] * n).frame.iloc[0] for n in (1, 2))
+    assert (one["verdict"], one["reason"], one["n"]) == ("inconclusive", "too few", 1)
+    assert (two["verdict"], two["low"], two["high"]) == ("holds", 0.6, 0.8)
+
+
+def test_any_analysis_may_say_the_training_error():
+    bare, fact = Table.of([{"metric": "x", "value": 1.0}]), Table.of([], {"error": 0.2})
+    assert training_errors(Replicate({("a", "1"): bare, ("a", "2"): fact})) == {"a": 0.2}
+    assert np.isnan(training_errors(Replicate({("a", "1"): bare}))["a"])
 
 
 def test_error_rate_of_verdicts_at_the_threshold():
@@ -108,11 +129,11 @@ def test_every_scale_has_the_same_claims_and_more_seeds_only_replicate():
     study = fig1.STUDY
     assert set(study.scales) == {"smoke", "small", "paper"}
     for scale in study.scales.values():
-        runs = specs(study, scale, 3)
-        assert [training.seed for training, _ in runs] == [0, 1, 2]
-        assert runs[0][0].checkpoints == scale.training.checkpoints
-        assert runs[1][0].checkpoints == ()
-        assert runs[1][1].steps == ()
+        asked = units(scale, 3)
+        assert [(unit.name, unit.training.seed) for unit in asked] == [("seed-0", 0), ("seed-1", 1), ("seed-2", 2)]
+        assert asked[0].training.checkpoints == scale.networks["seed"].checkpoints
+        assert asked[1].training.checkpoints == ()
+        assert asked[1].analyses["robustness"].steps == ()
 
 
 def test_the_catalogue_has_every_row_of_the_papers():
@@ -134,13 +155,13 @@ def test_the_catalogue_has_every_row_of_the_papers():
 def test_names(capsys):
     with pytest.raises(UseError, match="unknown study 'zhang2022/fig99'; did you mean"):
         catalogue.find("zhang2022/fig99")
-    with pytest.raises(UseError, match="cannot be reproduced yet; ready: zhang2022/fig1"):
+    with pytest.raises(UseError, match="cannot be reproduced yet; ready: zhang2022/fig1, "):
         catalogue.find("wang2022/fig1")
     with pytest.raises(UseError, match="has no scale 'huge'; there are smoke, small, paper"):
         fig1.STUDY.scale("huge")
     assert main(["reproduce", "--list", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)
-    assert [row["id"] for row in listed if row["state"] == "ready"] == ["zhang2022/fig1"]
+    assert [row["id"] for row in listed if row["state"] == "ready"][:2] == ["zhang2022/fig1", "chatterji2020/fig1"]
 
 
 @pytest.fixture(scope="module")

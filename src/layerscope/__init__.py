@@ -42,14 +42,27 @@ _WHERE = {
     "Part": "partition",
     "Partition": "partition",
     "Slice": "partition",
+    "BoundsSpec": "analyses.spec",
+    "CompareSpec": "analyses.spec",
     "CriticalitySpec": "analyses.spec",
+    "LandscapeSpec": "analyses.spec",
+    "MeasuresSpec": "analyses.spec",
     "Plan": "analyses.spec",
     "RobustnessSpec": "analyses.spec",
+    "SimilaritySpec": "analyses.spec",
+    "SpectraSpec": "analyses.spec",
     "WeightsSpec": "analyses.spec",
+    "bounds": "analyses.bounds",
+    "cka": "analyses.similarity",
+    "compare": "analyses.compare",
     "criticality": "analyses.criticality",
+    "landscape": "analyses.landscape",
     "evaluate": "analyses.robustness",
     "robustness": "analyses.robustness",
     "materialize": "analyses.materialize",
+    "measure": "analyses.measures",
+    "similarity": "analyses.similarity",
+    "spectra": "analyses.spectra",
     "weights": "analyses.weights",
     "Recorder": "recording.recorder",
     "Run": "run",
@@ -73,10 +86,27 @@ __all__ = ["__version__", *_WHERE]  # pyright: ignore[reportUnsupportedDunderAll
 
 if TYPE_CHECKING:
     from layerscope import data, models, plots
+    from layerscope.analyses.bounds import bounds
+    from layerscope.analyses.compare import compare
     from layerscope.analyses.criticality import criticality
+    from layerscope.analyses.landscape import landscape
     from layerscope.analyses.materialize import materialize
+    from layerscope.analyses.measures import measure
     from layerscope.analyses.robustness import evaluate, robustness
-    from layerscope.analyses.spec import CriticalitySpec, Plan, RobustnessSpec, WeightsSpec
+    from layerscope.analyses.similarity import cka, similarity
+    from layerscope.analyses.spec import (
+        BoundsSpec,
+        CompareSpec,
+        CriticalitySpec,
+        LandscapeSpec,
+        MeasuresSpec,
+        Plan,
+        RobustnessSpec,
+        SimilaritySpec,
+        SpectraSpec,
+        WeightsSpec,
+    )
+    from layerscope.analyses.spectra import spectra
     from layerscope.analyses.weights import weights
     from layerscope.errors import UseError
     from layerscope.metrics import (

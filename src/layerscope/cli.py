@@ -1,7 +1,6 @@
 """The command line: a thin shell around the library. Heavy imports happen inside the commands; what each answers is said
 once, in `entry.COMMANDS`."""
 
-import re
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter
 
-from layerscope import __version__
+from layerscope import __version__, cli_modules
 from layerscope.analyses.spec import ModelSpec, Plan, RobustnessSpec, WeightsSpec
 from layerscope.cli_options import DataDir, Device, DryRun, Json, Out, RunFolder
 from layerscope.cli_sweep import analyze_sweep, status, sweep
@@ -94,6 +93,8 @@ def train(
     return 1 if end["diverged"] else 0
 
 
+for each in ("criticality", "landscape", "spectra", "similarity", "measures", "bounds", "compare"):
+    app.command(getattr(cli_modules, each), name=each, help=COMMANDS[each])
 app.command(sweep, help=COMMANDS["sweep"])
 app.command(status, help=COMMANDS["status"])
 
@@ -150,9 +151,11 @@ def analyze(
         return _weighed(source, out, spec, name, plan, fail_if, dry_run, anyway, json)
     if dry_run:
         return say(_cost_of_analysis(run, source, spec, data_dir), json)
-    opened, material = _opened(run, source, out, spec, data_dir, anyway)
+    from layerscope.analyses.session import opened
+
+    found, material = opened(run, source, out, spec, data_dir, anyway)
     how = {"anyway": anyway, "plan": plan}
-    return _analyzed(opened, spec, name, data_dir, json, fail_if, material, how)
+    return _analyzed(found, spec, name, data_dir, json, fail_if, material, how)
 
 
 @app.command(help=COMMANDS["bench"])
@@ -273,7 +276,13 @@ def reproduce(
     *,
     scale: Annotated[str, Parameter(help="smoke (seconds), small (CPU) or paper (the paper's own setting).")] = "smoke",
     out: Annotated[Path | None, Parameter(help="Folder of the reproduction. [default: runs/STUDY-SCALE]")] = None,
-    seeds: Annotated[int | None, Parameter(help="Training runs; the scale's own number, if not given.")] = None,
+    seeds: Annotated[
+        int | None, Parameter(help="Training runs of each network; the scale's own number, if not given.")
+    ] = None,
+    networks: Annotated[
+        Path | None, Parameter(help="Folder of trained networks that several reproductions share. [default: --out]")
+    ] = None,
+    pool: Annotated[Pool, Parameter(name="*")] = HERE,
     data_dir: DataDir = None,
     list_: Annotated[
         bool, Parameter(name="--list", help="List all figures and tables, and which are ready.", negative=())
@@ -290,7 +299,8 @@ def reproduce(
         from layerscope.studies.session import cost
 
         return say(cost(found, scale, seeds, data_dir=data_dir), json)
-    return _reproduced(found, scale, out or Path("runs") / f"{study.replace('/', '-')}-{scale}", seeds, data_dir, json)
+    folder = out or Path("runs") / f"{study.replace('/', '-')}-{scale}"
+    return _reproduced(found, scale, folder, seeds, networks, data_dir, pool, json)
 
 
 def _trained(spec: TrainSpec, out: Path, data_dir: Path | None, device: str = "cpu") -> "Run":
@@ -298,21 +308,6 @@ def _trained(spec: TrainSpec, out: Path, data_dir: Path | None, device: str = "c
     from layerscope.training.session import train
 
     return train(spec, out, data_dir=data_dir, device=device, progress=progress())
-
-
-def _opened(
-    run: Path | None, source: ModelSpec, out: Path | None, spec: RobustnessSpec, data_dir: Path | None, anyway: bool
-) -> "tuple[Run, Material | None]":
-    """The run of a folder, or that of a model of the user's own: new, or the same as before."""
-    from layerscope.analyses.session import claim, sourced
-    from layerscope.run import Run
-
-    if run is not None:
-        if out is not None:
-            raise UseError("--out is for a model of your own; the analyses of a run are kept in its folder")
-        opened = Run.open(run)
-        return opened, None if source == NO_MODEL else sourced(opened, source, spec, data_dir)
-    return claim(source, out or _folder_of(source), spec, data_dir, anyway=anyway)
 
 
 def _material(run: Path | None, source: ModelSpec, spec: RobustnessSpec, data_dir: Path | None) -> "Material":
@@ -379,8 +374,9 @@ def _weighed(
     """What values alone say, where no data are named; what only data can answer is refused."""
     from rich.console import Console
 
-    from layerscope.analyses.session import weigh
-    from layerscope.console import weights_tables
+    from layerscope.analyses.session import folder_of, weigh
+    from layerscope.console import listings_tables
+    from layerscope.plots.weights import listings
     from layerscope.report import make
 
     asked = WeightsSpec(spec.by, spec.groups, spec.join)
@@ -394,7 +390,7 @@ def _weighed(
     if needless := [*sorted(changed), *(key for key, value in given.items() if value)]:
         raise UseError(f"--{needless[0]} needs --data too: without data no network is evaluated")
     name = "weights" if name == NAME else name
-    run, table = weigh(source, out or _folder_of(source, "-weights"), asked, name)
+    run, table = weigh(source, out or folder_of(source, "-weights"), asked, name)
     _warn(table)
     with run.folder.lock():
         page = make(run)
@@ -402,15 +398,10 @@ def _weighed(
     rows = [{key: row[key] for key in kept if key in row} for row in table.frame.to_dict("records")]
     if json:
         return say({"run": str(run.path), "weights": rows, "tier": table.provenance["tier"], "report": str(page)}, json)
-    Console().print(weights_tables(table))
+    Console().print(listings_tables(listings(table)))
     _print_limits(table)
     print(f"table    {run.path / 'analyses' / name}.parquet\nreport   {page}")
     return 0
-
-
-def _folder_of(source: ModelSpec, ending: str = "") -> Path:
-    """Where the analyses of a model of the user's own are kept, if nobody says otherwise."""
-    return Path("runs") / (re.sub(r"[^\w.-]+", "-", source.model) + ending)
 
 
 def _check_subject(run: Path | None, source: ModelSpec, what: str) -> None:
@@ -462,15 +453,23 @@ def _list(rows: "Sequence[Row]", json: bool) -> int:
     return 0
 
 
-def _reproduced(study: "Study", scale: str, out: Path, seeds: int | None, data_dir: Path | None, json: bool) -> int:
+def _reproduced(
+    study: "Study",
+    scale: str,
+    out: Path,
+    seeds: int | None,
+    networks: Path | None,
+    data_dir: Path | None,
+    pool: Pool,
+    json: bool,
+) -> int:
     from layerscope.console import progress
-    from layerscope.report import make_study
-    from layerscope.store import Folder
+    from layerscope.studies.page import show
     from layerscope.studies.session import reproduce
 
-    made = reproduce(study, scale, out, seeds=seeds, data_dir=data_dir, progress=progress())
-    _draw(made.runs[0].analysis("robustness"), out / "figures", "seed-0")
-    page = make_study(Folder(out), made.runs[0], made.verdicts)
+    how = {"seeds": seeds, "networks": networks, "data_dir": data_dir, "pool": pool}
+    made = reproduce(study, scale, out, **how, progress=progress())
+    page = show(study, made)
     rows = made.verdicts.frame.to_dict("records")
     if json:
         kept = ("metric", "unit", "value", "n", "low", "high", "verdict", "reason")
@@ -478,8 +477,9 @@ def _reproduced(study: "Study", scale: str, out: Path, seeds: int | None, data_d
     for claim, row in zip(study.claims, rows, strict=True):
         bounds = f" ({row['low']:.3g} to {row['high']:.3g})" if row["interval"] else ""
         print(f"{row['verdict']}{': ' + row['reason'] if row['reason'] else ''}\n  {claim.text}")
+        over = "runs" if claim.per_run is not None else "networks"
         print(
-            f"  {claim.statistic}: {row['value']:.3g}{bounds}, {claim.relation} {claim.threshold:g}? n = {row['n']} runs"
+            f"  {claim.statistic}: {row['value']:.3g}{bounds}, {claim.relation} {claim.threshold:g}? n = {row['n']} {over}"
         )
     print(f"verdicts {out / 'verdicts.parquet'}\nfigures  {out / 'figures'}\nreport   {page}")
     return 0

@@ -5,11 +5,14 @@ import math
 import sys
 import time
 from collections import deque
+from collections.abc import Sequence
 from itertools import takewhile
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from layerscope.runtime import Progress
-from layerscope.table import Table
+
+if TYPE_CHECKING:
+    from layerscope.plots.weights import Listing
 
 EVERY = 5.0
 """Seconds between two plain lines."""
@@ -147,17 +150,15 @@ def parts_table(found: dict[str, Any]) -> Any:
     return Group(table, Text("\n".join(left or ["left out: nothing"])))
 
 
-def weights_tables(table: Table) -> Any:
-    """What values alone say: a table of Parts, and one of matrices."""
+def listings_tables(found: "Sequence[Listing]") -> Any:
+    """Tables of text, each below its caption."""
     from rich import box
     from rich.console import Group
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    from layerscope.plots.weights import listings
-
     shown: list[Any] = []
-    for listing in listings(table):
+    for listing in found:
         drawn = RichTable(
             *listing.heads[:1], title=Text(listing.caption), title_justify="left", box=box.SIMPLE, pad_edge=False
         )

@@ -1,7 +1,7 @@
 """How critical each module is: the measure of chatterji2020 on any trajectory."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 from typing import Any
@@ -12,7 +12,7 @@ from torch import nn
 
 from layerscope import runtime
 from layerscope.analyses.distances import parameters_of, values_of
-from layerscope.analyses.noisy import Cell, Cells, Compute, Grid, Sequential
+from layerscope.analyses.noisy import Cell, Cells, Compute, Few, Grid, Sequential, blocks_of
 from layerscope.analyses.robustness import PLAN, Data, checked, engine_of, partition_of, steady
 from layerscope.analyses.spec import CriticalitySpec, Plan
 from layerscope.engine.batches import Forward, Targets, outputs_of, targets_of
@@ -54,6 +54,7 @@ def criticality(
     anyway: bool = False,
     plan: Plan = PLAN,
     run: str = "",
+    done: MutableMapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> Table:
     """How far each module can go toward its start, and how much noise it then bears: the smaller the number, the less it matters.
@@ -71,10 +72,12 @@ def criticality(
     was looked at. `monotonicity` in the provenance says where along an alpha the error falls as sigma grows.
 
     Batches, `forward`, `targets`, `anyway` and `plan` are as in `evaluate`; the plan's engine is that of `search="grid"`.
-    Raises `UseError` if there is no start.
+    `done` takes what was found of each Part as it comes (plain values), and gives that of an earlier call with the same
+    arguments. Raises `UseError` if there is no start.
 
-    Source: chatterji2020, Sec. 3 (module criticality). Differs from the paper: a module is all parameters of a Part, so that a
-    layer's bias goes with its weights, and norm layers are modules too; for weights alone say which with the spec's `groups`.
+    Source: chatterji2020, Definition 3.1: Eq. 1 (modules) and 2 (the network). Differs from the paper: a module is all
+    parameters of a Part, so that a layer's bias goes with its weights, and norm layers are modules too; for weights alone say
+    which with the spec's `groups`.
     """
     spec = spec or CriticalitySpec()
     spec = spec if eps is None else replace(spec, eps=(eps,) if isinstance(eps, int | float) else tuple(eps))
@@ -98,11 +101,13 @@ def criticality(
     own = float(torch.cat([kept[0] for kept in known.kept]).double().mean())
 
     def work(parts: Sequence[Part]) -> Any:
-        batches = list(task.data) if spec.search == "sequential" else []
+        blocks = blocks_of(list(task.data), spec.seed) if spec.search == "sequential" else None
         for part in parts:
-            yield _of(part, batches, compute, (subject, part, task, known, spec), own)
+            yield _of(part, blocks, compute, (subject, part, task, known, spec), own)
 
-    found = runtime.run(list(partition), lambda part: part.name, work, {}, "criticality", progress)
+    found = runtime.run(
+        list(partition), lambda part: part.name, work, {} if done is None else done, "criticality", progress
+    )
     checks = [check for _, check in found]
     rows = [row for rows, _ in found for row in rows]
     total = [_network(eps, [row for row in rows if row.get("eps") == eps], partition) for eps in spec.eps]
@@ -129,7 +134,7 @@ def _held(trajectory: Trajectory) -> Trajectory:
     return Trajectory.of(final=trajectory.tensors(FINAL, None), **named)
 
 
-def _of(part: Part, batches: list[Any], compute: Compute, asked: Asked, own: float) -> tuple[list[Row], dict[str, Any]]:
+def _of(part: Part, blocks: Few | None, compute: Compute, asked: Asked, own: float) -> tuple[list[Row], dict[str, Any]]:
     """The rows of a Part, and what came of the check whether its errors grow with sigma."""
     subject, _, _, _, spec = asked
     world, place = subject.world, {"part": part.name, "perturbation": Noise.KIND}
@@ -142,7 +147,7 @@ def _of(part: Part, batches: list[Any], compute: Compute, asked: Asked, own: flo
     rows: list[Row] = []
     try:
         with untouched(subject.model), torch.no_grad():
-            cells: Cells = Grid(compute, *asked) if spec.search == "grid" else Sequential(batches, *asked)
+            cells: Cells = Grid(compute, *asked) if blocks is None else Sequential(blocks, *asked)
             before = 0
             for eps in spec.eps:
                 best = cells.best(eps)

@@ -6,24 +6,39 @@ these data of the network with theta^alpha + u in the Part, u ~ N(0, sigma^2 I).
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from layerscope import rng
 from layerscope.analyses.spec import CriticalitySpec
-from layerscope.engine.batches import moved, samples_in
+from layerscope.engine.batches import leaves, mark, moved, samples_in
 from layerscope.engine.precision import some
 from layerscope.engine.subject import Subject
 from layerscope.engine.task import Reference, Task
 from layerscope.errors import UseError
-from layerscope.partition import Part
+from layerscope.partition import Part, Slice
 from layerscope.perturb import Noise, Variant
+from layerscope.perturb.noise import normals
+from layerscope.perturb.patch import put
+from layerscope.perturb.trained import trained
 from layerscope.stats import capital
 
+TOGETHER = 4
+"""Draws between two looks at a cell: few enough that one far from eps is left after the first."""
+CLOSE, LARGER = 32, 2
+"""A cell that this many draws do not decide, nor place far below eps, has so many times larger blocks from then on."""
+KEPT = 128 << 20
+"""Bytes of normal numbers that are kept of a Part's first draws, with which every cell begins; and of samples as many."""
+T = TypeVar("T")
 Compute = Callable[[Subject, Sequence[Variant], Task, Reference, None], Iterable[list[dict[str, Any]]]]
+
+Normals = dict[Slice, Tensor]
+"""The numbers of N(0, 1) of a draw."""
 
 
 class Cell(NamedTuple):
@@ -103,47 +118,150 @@ class Sequential(_Asked):
     """Few cells, each in draws on `block` samples at random until it is sure on which side of eps its expected error is.
 
     Along each alpha the largest sigma is found by bisection, as if the error grew with sigma, among those that would beat the
-    best cell so far. Every block is a fair choice (uniform over samples), so that the mean over blocks is the expected error on
-    all data, and blocks are independent.
+    best cell so far. A cell that is feasible takes many draws to decide, others few: so the alpha that promises most by the
+    first draws comes first, and most of what is asked after it is refused. Every block is a fair choice (uniform over
+    samples), so that the mean over blocks is the expected error on all data, and blocks are independent.
     """
 
-    def __init__(self, batches: Sequence[Any], *asked: Any) -> None:
+    def __init__(self, blocks: "Few", *asked: Any) -> None:
         super().__init__(*asked)
-        self._batches, self._sizes = batches, torch.tensor([float(samples_in(batch)) for batch in batches])
+        self._blocks = blocks
+        self._normals = Few(lambda draw: normals(self.part, self.subject.world, draw))
+        self._written: Written | None = None
 
     def best(self, eps: float) -> Cell | None:
-        """See `Cells`. The trained place is asked after the start: it makes the most to beat."""
+        """See `Cells`. The trained place comes right after the start: it makes the most to beat."""
         found: Cell | None = None
         first, *others = self.spec.alphas
-        for alpha in (first, *reversed(others)):
-            cells = [Cell(alpha, sigma) for sigma in self.spec.sigmas]
-            better = [cell for cell in cells if found is None or cell.ratio < found.ratio]
-            found = last(better, lambda cell: self._feasible(cell, eps)) or found
+        left = [first, *reversed(others)]
+        while left:
+            guess = self._guess(left, found, eps)
+            alpha = left[0] if guess is None else guess.alpha
+            found = last(self._better(alpha, found), partial(self._feasible, eps=eps), guess) or found
+            left.remove(alpha)
         return found
+
+    def unsure(self, eps: float) -> list[Cell]:
+        """See `Cells`: those that were decided by their estimates."""
+        return [cell for cell in super().unsure(eps) if len(self.errors[cell]) >= self.spec.most]
+
+    def _better(self, alpha: float, found: Cell | None) -> list[Cell]:
+        """The cells of an alpha that would beat the best so far."""
+        cells = (Cell(alpha, sigma) for sigma in self.spec.sigmas)
+        return [cell for cell in cells if found is None or cell.ratio < found.ratio]
+
+    def _guess(self, alphas: Sequence[float], found: Cell | None, eps: float) -> Cell | None:
+        """The best cell by the first draws of each; None if none of them beats the best so far."""
+        guess = None
+        for alpha in alphas:
+            guess = last(self._better(alpha, guess or found), partial(self._promises, eps=eps)) or guess
+        return guess
+
+    def _promises(self, cell: Cell, eps: float) -> bool:
+        if not (errors := self.errors.setdefault(cell, [])):
+            self._look(cell, self.spec.block)
+        return bool(np.mean(errors[:TOGETHER]) <= eps)
 
     def _feasible(self, cell: Cell, eps: float) -> bool:
         errors = self.errors.setdefault(cell, [])
         while (sure := self._sure(cell, eps)) is None and len(errors) < self.spec.most:
-            errors.append(self._error(cell, len(errors)))
+            close = len(errors) >= CLOSE and np.mean(errors) > eps / 4
+            self._look(cell, self.spec.block * (LARGER if close else 1))
         return bool(np.mean(errors) <= eps) if sure is None else sure
 
-    def _error(self, cell: Cell, draw: int) -> float:
-        """On one block under one draw."""
-        block, metric = self._block(draw), self.task.metrics[0]
-        targets = moved(self.task.targets(block), self.subject.device)
+    def _look(self, cell: Cell, size: int) -> None:
+        """A few more draws, each on so many samples. The size may follow from what was seen: the mean stays what it is."""
+        known = len(self.errors[cell])
+        draws = range(known, min(known + TOGETHER, self.spec.most))
+        for wrong in self._outcomes(cell, draws, size):
+            self.passes += len(wrong)
+            self.errors[cell].append(float(wrong.double().mean()))
 
-        def work(network: nn.Module) -> torch.Tensor:
-            return metric.keep(targets, self.subject.outputs(network, block))
+    def _outcomes(self, cell: Cell, draws: Sequence[int], size: int) -> list[Tensor]:
+        """Which samples of the block of each draw are wrong."""
+        blocks = [self._blocks[draw, size] for draw in draws]
+        if self._written is None:  # a few draws tell whether values can be written to one place
+            outputs = self._slowly(cell, draws, blocks)
+            self._written = Written(self.subject, self.part, self._variant(cell, draws[-1]))
+            same = mark(self._written.outputs(cell, self._drawn(draws), blocks)) == mark(outputs)
+            self._written.good = same and len(draws) > 1
+        elif self._written.good:
+            outputs = self._written.outputs(cell, self._drawn(draws), blocks)
+        else:
+            outputs = self._slowly(cell, draws, blocks)
+        metric = self.task.metrics[0]
+        targets = (moved(self.task.targets(block), self.subject.device) for block in blocks)
+        return [metric.keep(right, found) for right, found in zip(targets, outputs, strict=True)]
 
-        wrong = self.subject.run(self.subject.values(self._variant(cell, draw)), work)
-        self.passes += len(wrong)
-        return float(wrong.double().mean())
+    def _drawn(self, draws: Sequence[int]) -> list[Normals]:
+        return [self._normals[draw] for draw in draws]
 
-    def _block(self, draw: int) -> Any:
-        """Samples of one batch, which has as many chances as it has samples; the same for all cells."""
-        generator = rng.generator(self.spec.seed, "block of samples", "", draw)
-        batch = self._batches[int(torch.multinomial(self._sizes, 1, generator=generator))]
-        rows = torch.randperm(samples_in(batch), generator=generator)[: self.spec.block]
+    def _slowly(self, cell: Cell, draws: Sequence[int], blocks: Sequence[Any]) -> list[Any]:
+        """The outputs for each block under each draw, of networks as the reference engine has them."""
+        found = []
+        for draw, block in zip(draws, blocks, strict=True):
+            values = self.subject.values(self._variant(cell, draw))
+            found.append(self.subject.run(values, lambda network, block=block: self.subject.outputs(network, block)))
+        return found
+
+
+class Written:
+    """A network whose Part has one value after the other, written to one place: nothing else is put in afresh. `good` says that
+    this gives what the reference gives; it does not where a forward writes to its parameters, or keeps what it made of them."""
+
+    def __init__(self, subject: Subject, part: Part, variant: Variant) -> None:
+        values, firsts = subject.values(variant), subject.world.firsts
+        self.good = False
+        self._subject, self._inside = subject, subject.inside(values)
+        places: dict[Slice, tuple[Slice, Tensor, Tensor]] = {}
+        for where, old in trained(part, subject.world).items():  # a tied tensor is that of its first name in the Part
+            first = replace(where, tensor=firsts[where.tensor])
+            places.setdefault(first, (where, old, values[first.tensor]))
+        self._places = list(places.values())
+
+    def outputs(self, cell: Cell, drawn: Sequence[Normals], blocks: Sequence[Any]) -> list[Any]:
+        """For each block under each draw."""
+        noise, world = Noise(cell.sigma, cell.alpha), self._subject.world
+
+        def work(network: nn.Module) -> list[Any]:
+            found = []
+            for normal, block in zip(drawn, blocks, strict=True):
+                for where, old, place in self._places:
+                    new = noise.at(where, old, normal[where], world).to(place.device)
+                    place.copy_(put(place, where, new))
+                found.append(self._subject.outputs(network, block))
+            return found
+
+        return self._subject.run_inside(self._inside, work)
+
+
+class Few:
+    """What is made of a key, kept while there is room for it."""
+
+    def __init__(self, make: Callable[[Any], Any]) -> None:
+        self._make, self._made, self._room = make, dict[Any, Any](), KEPT
+
+    def __getitem__(self, key: Any) -> Any:
+        if key in self._made:
+            return self._made[key]
+        made = self._make(key)
+        nbytes = sum(leaf.nbytes for leaf in leaves(made) if isinstance(leaf, Tensor))
+        if nbytes <= self._room:
+            self._room -= nbytes
+            self._made[key] = made
+        return made
+
+
+def blocks_of(batches: Sequence[Any], seed: int) -> Few:
+    """(draw, size) -> so many samples of one batch, which has as many chances as it has samples; the same for all Parts and
+    cells, and of a smaller size the first of them."""
+    sizes = torch.tensor([float(samples_in(batch)) for batch in batches])
+
+    def make(key: tuple[int, int]) -> Any:
+        draw, size = key
+        generator = rng.generator(seed, "block of samples", "", draw)
+        batch = batches[int(torch.multinomial(sizes, 1, generator=generator))]
+        rows = torch.randperm(samples_in(batch), generator=generator)[:size]
         if (block := some(batch, rows)) is None:
             raise UseError(
                 "samples cannot be taken out of these batches: they must be tensors of one entry a sample; ask with "
@@ -151,16 +269,19 @@ class Sequential(_Asked):
             )
         return block
 
+    return Few(make)
 
-def last(cells: Sequence[Cell], holds: Callable[[Cell], bool]) -> Cell | None:
+
+def last(cells: Sequence[T], holds: Callable[[T], bool], guess: T | None = None) -> T | None:
     """The last cell for which something holds that holds up to it and not beyond, by bisection; None where it holds for none.
-    The last is asked first, so that what holds there is found whatever is before."""
+    The last is asked first, so that what holds there is found whatever is before; then the guess and its neighbours, or the
+    first."""
     if not cells or holds(cells[-1]):
         return cells[-1] if cells else None
-    if not holds(cells[0]):
-        return None
-    good, bad = 0, len(cells) - 1
+    at = cells.index(guess) if guess in cells else None
+    ask = [0] if at is None else [at, at + 1, at - 1]
+    good, bad = -1, len(cells) - 1
     while bad - good > 1:
-        middle = (good + bad) // 2
+        middle = next((place for place in ask if good < place < bad), (good + bad) // 2)
         good, bad = (middle, bad) if holds(cells[middle]) else (good, middle)
-    return cells[good]
+    return cells[good] if good >= 0 else None

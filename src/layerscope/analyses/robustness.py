@@ -13,7 +13,7 @@ from layerscope import metrics as built_in
 from layerscope import runtime
 from layerscope.analyses.distances import moved_by
 from layerscope.analyses.draws import over_draws
-from layerscope.analyses.spec import CriticalitySpec, Plan, RobustnessSpec, WeightsSpec
+from layerscope.analyses.spec import Divided, Plan, RobustnessSpec
 from layerscope.analyses.start import odd_start
 from layerscope.analyses.tiers import Tier, tier_of
 from layerscope.analyses.verdicts import Judge
@@ -242,7 +242,7 @@ def engine_of(plan: Plan) -> Engine:
     return ENGINES[plan.engine](room, plan.precision)
 
 
-def partition_of(model: nn.Module, spec: RobustnessSpec | WeightsSpec | CriticalitySpec) -> Partition:
+def partition_of(model: nn.Module, spec: Divided) -> Partition:
     """The Partition that a spec asks for."""
     if spec.groups:
         partition = Partition.by_pattern(model, _by_name(spec.groups, "groups"))

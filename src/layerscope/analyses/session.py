@@ -1,5 +1,6 @@
 """An analysis on disk: a run's network, states and data in, one table in its folder out."""
 
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -10,7 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from layerscope.analyses.kinds import How, kind_of, needed
 from layerscope.analyses.material import (
+    NO_SOURCE,
     Material,
     asked_of,
     check_data,
@@ -21,7 +24,7 @@ from layerscope.analyses.material import (
     states_of,
 )
 from layerscope.analyses.materialize import materialize
-from layerscope.analyses.robustness import PLAN, evaluate, number_of_variants, partition_of, robustness, subject_of
+from layerscope.analyses.robustness import PLAN, evaluate, number_of_variants, partition_of, subject_of
 from layerscope.analyses.spec import ModelSpec, Plan, RobustnessSpec, WeightsSpec
 from layerscope.analyses.weights import weights
 from layerscope.device import device_of
@@ -38,7 +41,7 @@ from layerscope.perturb import Edit, Rerandomize, Rewind, Variant
 from layerscope.query import in_words, number_of_bytes, seconds_of
 from layerscope.run import Run, environment, fields_of
 from layerscope.runtime import Kept, Progress
-from layerscope.spec import canonical_json, fingerprint
+from layerscope.spec import Spec, canonical_json, fingerprint
 from layerscope.state import nbytes_of, state_of, tensors_of
 from layerscope.step import Step
 from layerscope.table import Table
@@ -71,6 +74,23 @@ def claim(
             reference(subject, replace(task, data=list(islice(batches, 1))))
     with run.claim(asked):
         return run, material
+
+
+def opened(
+    run: Path | None, source: ModelSpec, out: Path | None, spec: RobustnessSpec, data_dir: Path | None, anyway: bool
+) -> tuple[Run, Material | None]:
+    """The run of a folder, or that of a model of the user's own: new, or the same as before."""
+    if run is not None:
+        if out is not None:
+            raise UseError("--out is for a model of your own; the analyses of a run are kept in its folder")
+        found = Run.open(run)
+        return found, None if source == NO_SOURCE else sourced(found, source, spec, data_dir)
+    return claim(source, out or folder_of(source), spec, data_dir, anyway=anyway)
+
+
+def folder_of(source: ModelSpec, ending: str = "") -> Path:
+    """Where the analyses of a model of the user's own are kept, if nobody says otherwise."""
+    return Path("runs") / (re.sub(r"[^\w.-]+", "-", source.model) + ending)
 
 
 def weigh(asked: ModelSpec, out: str | Path, spec: WeightsSpec, name: str) -> tuple[Run, Table]:
@@ -164,7 +184,7 @@ def export(run: Run, material: Material, variant: Variant, path: Path, spec: Rob
 
 def analyze(
     run: Run,
-    spec: RobustnessSpec,
+    spec: Spec,
     *,
     name: str = "robustness",
     data_dir: str | Path | None = None,
@@ -173,40 +193,29 @@ def analyze(
     material: Material | None = None,
     progress: Progress | None = None,
 ) -> Table:
-    """Which layers of a run's network matter: the table of `robustness`, kept as the run's analysis `name`.
+    """What an analysis of the kind that `spec` asks for (see `kinds`) finds of a run's network: its table, kept as the run's
+    analysis `name`.
 
     An analysis of the same spec that is complete is read, not computed again; one of another spec is an error. One that was
-    stopped goes on from the variants it has. `anyway`: go on where model or data give something else the second time;
-    `plan`: as in `robustness`.
-    `material` is what `material_of(run, spec)` gives, if somebody has it already.
+    stopped goes on from what it has, where its kind can. `anyway`: go on where model or data give something else the second
+    time; `plan`: as in `robustness`.
+    `material` is what `material_of(run, needed(spec))` gives, if somebody has it already.
     """
     inputs = known_inputs(run) if material is None else material.inputs
     if inputs is None:
-        material = material_of(run, spec, data_dir)
+        material = material_of(run, needed(spec), data_dir)
         inputs = material.inputs
     if (done := run.finished_analysis(name, spec, inputs)) is not None:
         return done
-    material = material or material_of(run, spec, data_dir)
+    material = material or material_of(run, needed(spec), data_dir)
     began = time.perf_counter()
     key = fingerprint([spec.fingerprint, inputs])
     with run.folder.lock():
-        table = robustness(
-            material.model,
-            material.trajectory,
-            material.splits,
-            spec,
-            laws=material.laws if spec.redraw == "law" else None,
-            forward=material.forward,
-            targets=material.targets,
-            calibration=material.calibration,
-            anyway=anyway,
-            plan=plan,
-            run=run.name,
-            done=Kept(run.partial(name, key), lambda rows: run.save_partial(name, key, rows)),
-            progress=progress,
-        )
+        kept = Kept(run.partial(name, key), lambda rows: run.save_partial(name, key, rows))
+        table = kind_of(spec).compute(material, spec, How(anyway, plan, run.name, kept, progress))
         facts = environment() | {
             "spec": spec.fingerprint,
+            "spec_kind": spec.KIND,
             **material.facts,
             "device": plan.device or str(device_of(material.model)),
             "threads": torch.get_num_threads(),

@@ -90,7 +90,7 @@ def unmodified(certify: Certify, known: Reference) -> list[Row]:
 
 def shuffled(task: Task, seed: int, split: str) -> Task:
     """The task with its samples in a random order that depends on `seed` and `split` alone, in batches between looks."""
-    samples = _joined(list(task.data))
+    samples = joined(list(task.data), TOGETHER)
     n = _length(samples)
     order = torch.randperm(n, generator=rng.generator(seed, "sample order", split))
     starts = [0, *looks(n, FIRST, GROWTH)]
@@ -98,19 +98,22 @@ def shuffled(task: Task, seed: int, split: str) -> Task:
     return Task(batches, task.metrics, task.targets, len(batches))
 
 
-def _joined(batches: list[Any]) -> Any:
-    """All batches as one, of tensors whose first axis is that of samples."""
+TOGETHER = (
+    "certified answers need samples in random order, and these batches cannot be taken apart into samples: they must be "
+    "tensors of one shape a sample, in tuples, lists or dictionaries; ask without --within, --decide and --budget"
+)
+
+
+def joined(batches: list[Any], refusal: str) -> Any:
+    """All batches as one, of tensors whose first axis is that of samples; a `UseError` with this text where they are not such."""
     first: Any = batches[0] if batches else None
     if isinstance(first, Tensor) and all(isinstance(b, Tensor) and b.shape[1:] == first.shape[1:] for b in batches):
         return torch.cat(batches)
     if isinstance(first, Mapping) and all(isinstance(b, Mapping) and list(b) == list(first) for b in batches):
-        return {key: _joined([batch[key] for batch in batches]) for key in first}
+        return {key: joined([batch[key] for batch in batches], refusal) for key in first}
     if type(first) in (tuple, list) and all(type(b) is type(first) and len(b) == len(first) for b in batches):
-        return type(first)([_joined([batch[i] for batch in batches]) for i in range(len(first))])  # pyright: ignore
-    raise UseError(
-        "certified answers need samples in random order, and these batches cannot be taken apart into samples: they must be "
-        "tensors of one shape a sample, in tuples, lists or dictionaries; ask without --within, --decide and --budget"
-    )
+        return type(first)([joined([batch[i] for batch in batches], refusal) for i in range(len(first))])  # pyright: ignore
+    raise UseError(refusal)
 
 
 def _length(samples: Any) -> int:

@@ -22,6 +22,14 @@ def is_circular(operator: Operator) -> bool:
     return all(n == m * s and (operator.mode == "circular" or (sum(p) == 0 and r < s)) for n, m, s, p, r in axes)
 
 
+def undivided(operator: Operator) -> str:
+    """Why there is no circular convolution with these weights and strides on this size; empty where there is one."""
+    for n, s in zip(operator.size, operator.stride, strict=True):
+        if n % s:
+            return f"a stride of {s} does not divide the size {n}, so that the convolution is no circular one"
+    return ""
+
+
 def singular_values(operator: Operator) -> Tensor:
     """All singular values of the circular convolution y[q] = sum_t weight[t] x[(stride q + dilation t) mod size], with
     size / stride places q an axis: from the largest on, each as often as it occurs, float64. Padding does not matter, for it
@@ -113,12 +121,8 @@ class _Gram:
 def _phases(operator: Operator) -> tuple[Tensor, Tensor]:
     """A convolution with stride as one without, on the places q of its outputs: the inputs of each phase r = 0 .. stride - 1
     are channels of their own. Gives the offsets of q `[taps, axes]` and weights `[taps, groups, outputs, inputs x phases]`."""
-    for n, s in zip(operator.size, operator.stride, strict=True):
-        if n % s:
-            raise UseError(
-                f"a stride of {s} does not divide the size {n}, so that the convolution is no circular one; "
-                "the largest value with zero padding is measures.lanczos.largest"
-            )
+    if why := undivided(operator):
+        raise UseError(f"{why}; the largest value with zero padding is measures.lanczos.largest")
     outputs, each = operator.weight.shape[:2]
     spread = [r // s + 1 for r, s in zip(operator.reach, operator.stride, strict=True)]
     full = operator.weight.new_zeros(outputs, each, *(q * s for q, s in zip(spread, operator.stride, strict=True)))

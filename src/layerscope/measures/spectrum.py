@@ -6,13 +6,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from layerscope.errors import UseError
 from layerscope.measures import lanczos
-from layerscope.measures.circular import is_circular, largest_circular, singular_values
+from layerscope.measures.circular import is_circular, largest_circular, singular_values, undivided
 from layerscope.measures.distance import UNIT
 from layerscope.measures.operator import Operator, frobenius
 
 METRICS = ("spectrum_largest", "spectrum_stable_rank", "spectrum_effective")
 OF_OPERATORS = ("operator_largest", "operator_stable_rank", "operator_effective")
+FROBENIUS = "operator_frobenius"
 Row = dict[str, Any]
 
 
@@ -39,15 +41,30 @@ def spectrum(tensor: Tensor) -> list[Row]:
     return _rows(METRICS, values)
 
 
-def operator_spectrum(operator: Operator) -> list[Row]:
+def operator_spectrum(operator: Operator, values: int = 0) -> list[Row]:
     """Three rows as those of `spectrum`, about all singular values of a layer as a linear map (`circular.singular_values`):
-    `operator_largest`, `operator_stable_rank`, `operator_effective`.
+    `operator_largest`, `operator_stable_rank`, `operator_effective`. And at most `values` rows `singular_value`, evenly from the
+    largest (`index` 0) to the smallest, both among them; `n` counts all.
 
     `operator` says what they are of: the layer `itself`, or, where its padding is not circular, the `circular` convolution with
     the same weights, an approximation. Raises `UseError` where a stride does not divide the size.
     """
     of = "itself" if is_circular(operator) else "circular"
-    return [{**row, "operator": of} for row in _rows(OF_OPERATORS, singular_values(operator).cpu())]
+    found = singular_values(operator).cpu()
+    some = torch.linspace(0, len(found) - 1, min(values, len(found)), dtype=torch.float64).round().long().tolist()
+    common = {"metric": "singular_value", "unit": UNIT, "n": len(found), "status": "ok"}
+    singles = [{**common, "index": at, "value": float(found[at])} for at in some]
+    return [{**row, "operator": of} for row in (*_rows(OF_OPERATORS, found), *singles)]
+
+
+def operator_rows(operator: Operator, values: int = 0) -> list[Row]:
+    """All that is said of a layer as a linear map: `operator_frobenius` of the layer itself, and the rows of
+    `operator_spectrum`. Where a stride does not divide the size there are no circular values: then the largest is of the layer
+    itself, as `operator_norms` has it, and the others are not applicable."""
+    if why := undivided(operator):
+        none = {"unit": "", "status": "not applicable", "reason": why}
+        return [*operator_norms(operator), *({"metric": name, **none} for name in OF_OPERATORS[1:])]
+    return [_frobenius(operator), *operator_spectrum(operator, values)]
 
 
 def operator_norms(operator: Operator, *, circular: bool = False, tolerance: float = 1e-3, seed: int = 0) -> list[Row]:
@@ -55,18 +72,29 @@ def operator_norms(operator: Operator, *, circular: bool = False, tolerance: flo
 
     Both of a layer `itself`; with `circular` the largest is, where the padding is another, of the circular convolution with
     the same weights: faster, with a certain upper bound (`level` 1), but an approximation, as `operator` says. Else `level` is
-    the probability that the upper bound holds: see `lanczos.largest`. Raises `UseError` as `largest_circular` and `frobenius`.
+    the probability that the upper bound holds: see `lanczos.largest`. The first is not applicable where `frobenius` raises.
+    Raises `UseError` as `largest_circular`.
     """
     exact = is_circular(operator)
     fast = exact or circular
     low, high, risk = largest_circular(operator, tolerance) if fast else lanczos.largest(operator, tolerance, seed=seed)
-    common = {"unit": UNIT, "n": min(math.prod(operator.inputs), math.prod(operator.outputs)), "status": "ok"}
     bounds = {"low": low, "high": high, "interval": "numerical", "level": 1 - risk}
     of = "circular" if fast and not exact else "itself"
-    return [
-        {"metric": "operator_frobenius", "value": frobenius(operator), **common, "operator": "itself"},
-        {"metric": "operator_largest", "value": low, **bounds, **common, "operator": of},
-    ]
+    common = {"unit": UNIT, "n": _rank(operator), "status": "ok", "operator": of}
+    return [_frobenius(operator), {"metric": OF_OPERATORS[0], "value": low, **bounds, **common}]
+
+
+def _rank(operator: Operator) -> int:
+    """How many singular values an operator has."""
+    return min(math.prod(operator.inputs), math.prod(operator.outputs))
+
+
+def _frobenius(operator: Operator) -> Row:
+    row: Row = {"metric": FROBENIUS, "unit": UNIT, "n": _rank(operator), "operator": "itself"}
+    try:
+        return row | {"value": frobenius(operator), "status": "ok"}
+    except UseError as why:
+        return row | {"status": "not applicable", "reason": str(why)}
 
 
 def _rows(names: tuple[str, str, str], values: Tensor) -> list[Row]:

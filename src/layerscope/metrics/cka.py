@@ -36,13 +36,17 @@ class _CKA(Base):
 
     def _value(self, n: int, xy: float, xx: float, yy: float) -> list[Row]:
         """The row of the three (co)variances."""
-        row: Row = {"metric": self.name, "unit": self.unit, "n": n}
-        if not all(math.isfinite(one) for one in (xy, xx, yy)):
-            return [row | {"status": "not finite", "reason": "activations overflow or are not numbers"}]
-        if not (xx > 0 and yy > 0):
-            why = "activations do not vary, or so little that their estimated variance is not above 0"
-            return [row | {"status": "not applicable", "reason": why}]
-        return [row | {"value": xy / math.sqrt(xx) / math.sqrt(yy), "status": "ok"}]
+        return [{"metric": self.name, "unit": self.unit, "n": n} | normalised(xy, xx, yy)]
+
+
+def normalised(xy: float, xx: float, yy: float) -> Row:
+    """Value and status of a CKA, from a covariance and two variances."""
+    if not all(math.isfinite(one) for one in (xy, xx, yy)):
+        return {"status": "not finite", "reason": "activations overflow or are not numbers"}
+    if not (xx > 0 and yy > 0):
+        why = "activations do not vary, or so little that their estimated variance is not above 0"
+        return {"status": "not applicable", "reason": why}
+    return {"value": 1.0 if xy == xx == yy else xy / math.sqrt(xx) / math.sqrt(yy), "status": "ok"}
 
 
 @dataclass
@@ -161,6 +165,43 @@ def hsic(k: Tensor, l: Tensor) -> Tensor:  # noqa: E741
     rows, columns = k.sum(1), l.sum(1)
     cross = rows.sum() * columns.sum() / ((n - 1) * (n - 2)) - 2 / (n - 2) * (rows @ columns)
     return ((k * l).sum() + cross) / (n * (n - 3))
+
+
+def biased_hsic(k: Tensor, l: Tensor) -> Tensor:  # noqa: E741
+    """The estimate of the Hilbert-Schmidt independence criterion that is at least 0, from two kernel matrices `[n, n]`.
+
+    Source: Gretton et al., Measuring statistical dependence with Hilbert-Schmidt norms, 2005, Eq. 9.
+    """
+    centred = k - k.mean(0) - k.mean(1)[:, None] + k.mean()
+    return (centred * l).sum() / (len(k) - 1) ** 2
+
+
+class GramCKA:
+    """CKA of many pairs of activations from their Gram matrices, which are all that is kept of activations: for each name of
+    one network's, and each of the other's. Blocks of samples are averaged before they are normalised, and each counts as many
+    samples as it has; a block is what `gram` is given.
+
+    With `debiased`, HSIC is estimated without bias, as in `CKA`; else as in `LinearCKA`, which takes all samples in one block.
+    """
+
+    def __init__(self, kernel: str = "linear", debiased: bool = True, width: float = 1.0) -> None:
+        self.name = f"cka_{kernel}{'_debiased' if debiased else ''}"
+        self._kernel = lambda x: KERNELS[kernel](x, width)
+        self._hsic = hsic if debiased else biased_hsic
+
+    def gram(self, activations: Tensor) -> Tensor:
+        """The kernel matrix `[n, n]` of activations `[n, units, ...]`, of which every place is a unit."""
+        return self._kernel(activations.detach().flatten(1).cpu().double())
+
+    def sums(self, k: Tensor, l: Tensor) -> Tensor:  # noqa: E741
+        """What a block adds to the covariance and the variances of a pair. Two that are one object are the same activations."""
+        xx = self._hsic(k, k)
+        both = (xx, xx, xx) if k is l else (self._hsic(k, l), xx, self._hsic(l, l))
+        return len(k) * torch.stack(both)
+
+    def row(self, sums: Tensor, n: int) -> Row:
+        """The row of a pair, from the sums of its blocks with `n` samples."""
+        return {"metric": self.name, "unit": "", "n": n} | normalised(*(sums / n).tolist())
 
 
 def _linear(x: Tensor, width: float) -> Tensor:

@@ -20,7 +20,7 @@ class Interpolate:
     """The Part's parameters take the values (1 - alpha) start + alpha trained, 0 <= alpha <= 1: at 0 the start and at 1 the
     trained values, both exactly. Buffers stay.
 
-    Source: chatterji2020, Sec. 3 (the path theta^alpha).
+    Source: chatterji2020, Sec. 3 (the convex combination theta^alpha; Definition 3.1).
     """
 
     KIND: ClassVar[str] = "interpolate"

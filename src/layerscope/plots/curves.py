@@ -34,12 +34,12 @@ def layer_curves(table: Table, metric: str | None = None, split: str = "test") -
         columns = 1 if len(panel.lines) <= 16 else 2
         figure = house.figure(8.4 + 3 * (columns - 1), max(3.6, 0.2 * math.ceil(len(panel.lines) / 2) + 1.2))
         axes = figure.add_subplot()
-        _panel(axes, panel)
+        draw(axes, panel)
         if not distance:
             _reference(axes, table, panel.metric, split)
         axes.set_title(f"{title.replace('  ', ' ')}\n{panel.chosen()}".rstrip(), loc="left", parse_math=False)
         axes.set_xlabel(f"{step}{'' if distance else f' whose values the {part} is put back to'} (early ones spread)")
-        _legend(axes, panel, loc="upper left", bbox_to_anchor=(1.01, 1.0), ncols=columns)
+        legend(axes, panel, loc="upper left", bbox_to_anchor=(1.01, 1.0), ncols=columns)
     return figure
 
 
@@ -49,14 +49,15 @@ def training_curves(training: Table) -> "Figure":
     with house.style():
         figure = house.figure(4.4 * len(panels), 3.2)
         for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-            _panel(axes, panel)
+            draw(axes, panel)
             axes.set_title(names.title(panel.metric), loc="left", parse_math=False)
             axes.set_xlabel(panel.about.step)
-            _legend(axes, panel, loc="upper right")
+            legend(axes, panel, loc="upper right")
     return figure
 
 
-def _panel(axes: "Axes", panel: Panel) -> None:
+def draw(axes: "Axes", panel: Panel) -> None:
+    """The lines of a panel over epochs, early ones spread, with its vertical axis."""
     for index, line in enumerate(panel.lines):
         _line(axes, index, line, band=len(panel.lines) <= BANDS)
     last = panel.last()
@@ -69,13 +70,13 @@ def _panel(axes: "Axes", panel: Panel) -> None:
     axes.set_axisbelow(True)
 
 
-def _legend(axes: "Axes", panel: Panel, **place: Any) -> None:
-    """Names are set after the fact: matplotlib drops those that begin with _ and reads $ as a formula."""
+def legend(axes: "Axes", panel: Panel, **place: Any) -> None:
+    """The names of a panel's lines, set after the fact: matplotlib drops those that begin with _ and reads $ as a formula."""
     lines = [line for line in axes.lines if not str(line.get_label()).startswith("unmodified")]
     more = [line for line in axes.lines if line not in lines]
     labels = [*words.labels([line.name for line in panel.lines]).values(), *["unmodified"] * len(more)]
-    legend = axes.legend([*lines, *more], ["-"] * len(labels), fontsize=8, handlelength=3.4, **place)
-    for text, name in zip(legend.get_texts(), labels, strict=True):
+    box = axes.legend([*lines, *more], ["-"] * len(labels), fontsize=8, handlelength=3.4, **place)
+    for text, name in zip(box.get_texts(), labels, strict=True):
         text.set_parse_math(False)
         text.set_text(name)
 

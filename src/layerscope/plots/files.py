@@ -29,6 +29,17 @@ def save(figure: "Figure", path: str | Path) -> tuple[Path, Path]:
     return png, svg
 
 
+def embedded(figure: "Figure") -> str:
+    """A figure as the address of an image that holds the picture itself: SVG, or PNG where that is shorter than a long SVG."""
+    import base64
+
+    with house.style():
+        kind, content = "svg+xml", _drawn(figure, "svg", metadata={"Date": None, "Creator": None})
+        if len(content) > LIMIT // 2:
+            kind, content = min((kind, content), ("png", _small_png(figure)), key=lambda found: len(found[1]))
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
 def _small_png(figure: "Figure") -> bytes:
     content, limit = b"", LIMIT * max(1.0, figure.get_figheight() / _PAGE)
     for dpi in (160, 110, 80):

@@ -4,6 +4,8 @@ import re
 
 DELTA = "_delta"
 """The ending of a metric that is the change from the unmodified network."""
+WORSENING = "_worsening"
+"""The ending of a metric that is by how much worse it is at `alpha` than at `alpha_b`, nearer the trained values."""
 SHARE = "fraction"
 """The unit of metrics that are shown in per cent."""
 _DISTANCES = {

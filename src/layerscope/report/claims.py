@@ -32,6 +32,10 @@ class StudyText:
     level: str
     floor: str
     claims: list[ClaimText]
+    counted: str
+    note: str
+    several: bool
+    lean: bool
 
 
 def study(verdicts: Table) -> StudyText:
@@ -39,7 +43,12 @@ def study(verdicts: Table) -> StudyText:
     about = verdicts.provenance
     claims = [_claim(row, about["claims"][row["metric"]]) for row in verdicts.frame.to_dict("records")]
     counts = [f"{sum(c.verdict == word for c in claims)} {word}" for word in ("holds", "does not hold", "inconclusive")]
-    runs = f"{about['runs']} training run{'s' if about['runs'] > 1 else ''}"
+    networks = about.get("networks", about["runs"])
+    runs = f"{networks} training run{'s' if networks > 1 else ''}"
+    over = {claim.get("over", "seeds") for claim in about["claims"].values()}
+    seeds = "Over seeds: one number a seed; mean and 95 % interval (Student's t) over training runs with different seeds."
+    every = "Over networks: one number of all networks; its 95 % interval is over them, as its statistic says."
+    counted = {"seeds": seeds, "networks": every}
     sentence = (
         f"The paper's figure: {about['title']}. Here: {about['about']}; {runs}. Of its claims: {', '.join(counts)}."
     )
@@ -50,6 +59,10 @@ def study(verdicts: Table) -> StudyText:
         "95 %",
         f"{100 * about['floor']:g} %",
         claims,
+        " ".join(text for key, text in counted.items() if key in over),
+        str(about.get("note", "")),
+        networks > about["runs"],
+        bool(about.get("lean", True)),
     )
 
 

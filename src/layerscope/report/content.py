@@ -1,7 +1,7 @@
 """What the report says, read from a run's files: plain values for the template."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from layerscope.report.findings import Findings, found
 from layerscope.report.foreign import LawGroup
 from layerscope.report.gaps import Gap, gaps, lacking, training_notes
 from layerscope.report.heatmap import Picture, picture
+from layerscope.report.shown import shown
 from layerscope.report.values import Values, training_values, values_of
 from layerscope.report.verdicts import Verdicts, verdicts
 from layerscope.run import Run
@@ -94,10 +95,13 @@ class Analysis:
         return any(row.changes[0].why != "not measured" for row in rows)
 
 
-def content(run: Run) -> dict[str, Any]:
-    """The template's variables."""
-    tables = {name: run.analysis(name) for name in _of_kind(run, "robustness")}
-    alone = {name: run.analysis(name) for name in _of_kind(run, "weights")}
+def content(run: Run, names: Collection[str] | None = None) -> dict[str, Any]:
+    """The template's variables; with `names`, of these analyses alone."""
+    chosen = run.analyses() if names is None else [name for name in run.analyses() if name in names]
+    kinds = {name: run.analysis_spec(name)["kind"] for name in chosen}
+    tables = {name: run.analysis(name) for name in chosen if kinds[name] == "robustness"}
+    alone = {name: run.analysis(name) for name in chosen if kinds[name] == "weights"}
+    others = shown(run, chosen)
     analyses = [_analysis(run, name, table, i) for i, (name, table) in enumerate(tables.items())]
     spec, provenance = run.spec, run.provenance
     training = run.training() if run.trained else None
@@ -118,12 +122,14 @@ def content(run: Run) -> dict[str, Any]:
         "training_values": training_values(training) if training is not None else None,
         "training_notes": training_notes(training) if training is not None else [],
         "training_step": About.of(training).step if training is not None else "",
-        "other": [name for name in run.analyses() if name not in (*tables, *alone)],
+        "shown": others,
+        "other": [name for name in run.analyses() if name not in (*tables, *alone, *(each.name for each in others))],
         "stages": {stage: asked.flat(facts) for stage, facts in provenance.items()},
         "warnings": asked.warnings(provenance),
         "alarms": [
             *_outdated(run, tables),
             *dict.fromkeys(text for table in (*tables.values(), *alone.values()) for text in warnings(table)),
+            *dict.fromkeys(text for each in others for text in each.warnings),
         ],
     }
 
@@ -137,10 +143,6 @@ def _outdated(run: Run, tables: Mapping[str, Table]) -> list[str]:
         for name, table in tables.items()
         if table.provenance.get("checkpoints_digest", now) != now
     ]
-
-
-def _of_kind(run: Run, kind: str) -> list[str]:
-    return [name for name in run.analyses() if run.analysis_spec(name)["kind"] == kind]
 
 
 def _weights(run: Run, name: str, table: Table) -> Weights:

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import re
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from layerscope.report.claims import study
 from layerscope.report.content import content
+from layerscope.report.shown import of_another, pictures
 from layerscope.run import REPORT, Run
 from layerscope.store import Folder
 from layerscope.table import Table
@@ -18,6 +20,7 @@ from layerscope.table import Table
 if TYPE_CHECKING:
     from jinja2 import Environment
     from markupsafe import Markup
+    from matplotlib.figure import Figure
 
 
 def make(run: Run) -> Path:
@@ -28,21 +31,34 @@ def make(run: Run) -> Path:
     return run.folder.write(REPORT, render(run).encode())
 
 
-def make_study(folder: Folder, run: Run, verdicts: Table) -> Path:
-    """Write the report of a reproduction as report.html: the claims with their verdicts, and the run with the whole map."""
-    return folder.write(REPORT, render(run, verdicts).encode())
+def make_study(
+    folder: Folder, runs: Sequence[Run], verdicts: Table, names: Collection[str], figures: "Mapping[str, Figure]"
+) -> Path:
+    """Write the report of a reproduction as report.html: the claims with their verdicts, the figures of the study, and of each
+    run the analyses of these names; the first has the whole map."""
+    return folder.write(REPORT, render(runs[0], verdicts, names, runs[1:], figures).encode())
 
 
-def render(run: Run, verdicts: Table | None = None) -> str:
-    """The report of a run, with the verdicts of the study it belongs to, as one HTML page without outside requests."""
+def render(
+    run: Run,
+    verdicts: Table | None = None,
+    names: Collection[str] | None = None,
+    others: Sequence[Run] = (),
+    figures: "Mapping[str, Figure] | None" = None,
+) -> str:
+    """The report of a run as one HTML page without outside requests; with the verdicts and figures of the study it belongs to,
+    and with what was found of its other runs."""
     from markupsafe import Markup
 
     script = _source("script.js")
-    parts = {name: Markup(_source(f"{name}.css")) for name in ("style", "figure")}  # our own files, not the run's
+    parts = {f"{name}_css": Markup(_source(f"{name}.css")) for name in ("style", "figure")}  # our own files, not the run's
     page = _environment().get_template("page.html.j2")
+    found = content(run, names)
+    found["shown"] += [each for other in others for each in of_another(other, names or ())]
     return page.render(
-        **content(run),
+        **found,
         study=None if verdicts is None else study(verdicts),
+        figures=pictures(dict(figures or {})),
         **parts,
         script=Markup(script),
         script_hash=_hash(script),

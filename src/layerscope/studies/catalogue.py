@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 
 from layerscope.errors import UseError, unknown
+from layerscope.studies.chatterji2020 import STUDIES as CHATTERJI2020
 from layerscope.studies.frame import Study
 from layerscope.studies.zhang2022 import STUDIES as ZHANG2022
 
-AVAILABLE: dict[str, Study] = {study.id: study for study in ZHANG2022}
+AVAILABLE: dict[str, Study] = {study.id: study for study in (*ZHANG2022, *CHATTERJI2020)}
 
 ROWS: dict[str, dict[str, str]] = {
     "zhang2022": {

@@ -1,17 +1,20 @@
-"""What a reproduction is: claims as data, scales, and the verdict on a claim from one number a run. Never imports torch."""
+"""What a reproduction is: claims as data, scales, and the verdict on a claim from what its runs gave. Never imports torch."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
 from layerscope import stats
-from layerscope.analyses.spec import RobustnessSpec
 from layerscope.errors import UseError
+from layerscope.spec import Spec
 from layerscope.table import Table
 from layerscope.training.spec import TrainSpec
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 MINIMUM_RUNS = 5
 """Fewer training runs than this decide no claim about training."""
@@ -19,10 +22,39 @@ LEVEL = 0.95
 
 
 @dataclass(frozen=True)
+class Replicate:
+    """What the networks of one seed gave: the table of each analysis of each network, by their names in the scale."""
+
+    tables: Mapping[tuple[str, str], Table]
+
+    def table(self, analysis: str = "", network: str = "") -> Table:
+        """The table of an analysis of a network; either may be left out where there is only one."""
+        found = [t for (n, a), t in self.tables.items() if network in ("", n) and analysis in ("", a)]
+        if len(found) != 1:
+            raise ValueError(f"{len(found)} tables are of analysis {analysis!r} of network {network!r}")
+        return found[0]
+
+    @property
+    def networks(self) -> list[str]:
+        return list(dict.fromkeys(network for network, _ in self.tables))
+
+
+class Estimate(NamedTuple):
+    """A statistic over all networks of a study, with an interval of its own; `reason` says why it decides nothing."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class Claim:
     """A claim of a paper, its statistic and threshold, written down before its first run at small scale.
 
-    `per_run` gives the statistic of one training run from its analysis; runs with different seeds are the replicates.
+    `per_run` gives the statistic of one seed, and the seeds are the replicates. Where they are not, as where networks are what
+    is drawn, `overall` gives it of all at once.
     """
 
     id: str
@@ -31,22 +63,26 @@ class Claim:
     unit: str
     relation: Literal["above", "below"]
     threshold: float
-    per_run: Callable[[Table], float]
+    per_run: Callable[[Replicate], float] | None = None
+    overall: Callable[[Sequence[Replicate]], Estimate] | None = None
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How a study is run at one scale: the same code with another spec."""
+    """How a study is run at one scale: the same code with other specs. Each of the networks is trained with each seed, and
+    has all of the analyses. With `lean`, seeds but the first only replicate the claims, from start and end."""
 
-    training: TrainSpec
-    analysis: RobustnessSpec
+    networks: Mapping[str, TrainSpec]
+    analyses: Mapping[str, Spec]
     seeds: int
     about: str
+    lean: bool = False
 
 
 @dataclass(frozen=True)
 class Study:
-    """A figure or table of a paper with its claims. `floor` is the training error above which a network is undertrained."""
+    """A figure or table of a paper with its claims. `floor` is the training error above which a network is undertrained;
+    `figures` makes pictures of all replicates, by name."""
 
     id: str
     title: str
@@ -54,6 +90,8 @@ class Study:
     claims: tuple[Claim, ...]
     scales: Mapping[str, Scale]
     floor: float = 0.05
+    figures: Callable[[Sequence[Replicate]], "dict[str, Figure]"] = field(default=lambda _: {})
+    note: str = ""
 
     def scale(self, name: str) -> Scale:
         """A scale by name; an unknown one is an error that names those there are."""
@@ -62,28 +100,39 @@ class Study:
         return self.scales[name]
 
 
-def judge(study: Study, analyses: Sequence[Table]) -> Table:
-    """A row for each claim: mean of its statistic over runs, 95 % interval over runs, and the verdict.
+def judge(study: Study, replicates: Sequence[Replicate]) -> Table:
+    """A row for each claim: its statistic with a 95 % interval, and the verdict. Of a claim about single seeds these are the
+    mean over seeds and Student's t interval.
 
     `holds` if the whole interval lies beyond the threshold, `does not hold` if it lies on the other side, else
     `inconclusive`; so too with fewer than five runs, or if a network is undertrained.
     """
-    undertrained = [error for error in map(training_error, analyses) if not error <= study.floor]
-    rows = [
-        _row(claim, [claim.per_run(table) for table in analyses], study.floor, undertrained) for claim in study.claims
-    ]
+    errors = [error for replicate in replicates for error in training_errors(replicate).values()]
+    undertrained = [error for error in errors if not error <= study.floor]
+    rows = [_row(claim, replicates, study.floor, undertrained) for claim in study.claims]
     claims = {claim.id: _described(claim) for claim in study.claims}
-    return Table.of(rows, {"study": study.id, "claims": claims, "runs": len(analyses), "floor": study.floor})
+    facts = {"study": study.id, "claims": claims, "runs": len(replicates), "floor": study.floor, "note": study.note}
+    return Table.of(rows, facts | {"networks": len(errors), "training_error": max(errors, default=math.nan)})
+
+
+def training_errors(replicate: Replicate) -> dict[str, float]:
+    """The training error of each unmodified network, as a fraction; NaN if no analysis measured it."""
+    found = dict.fromkeys(replicate.networks, math.nan)
+    for (network, _), table in replicate.tables.items():
+        if not math.isnan(error := training_error(table)):
+            found[network] = error
+    return found
 
 
 def training_error(table: Table) -> float:
     """The training error of the unmodified network of an analysis, as a fraction; NaN if it was not measured."""
-    rows = table.where(perturbation="none", metric="error", split="train")
-    return float(rows["value"].iloc[0]) if len(rows) else math.nan
+    rows = table.where(metric="error", split="train")
+    rows = rows.loc[rows["perturbation"].isin(["none", ""])]
+    return float(rows["value"].iloc[0]) if len(rows) else float(table.provenance.get("error", math.nan))
 
 
 def decide(claim: Claim, interval: stats.Interval) -> str:
-    """The verdict that an interval over runs allows."""
+    """The verdict that an interval allows."""
     low, high = interval
     sign = 1 if claim.relation == "above" else -1
     bounds = sorted((sign * (low - claim.threshold), sign * (high - claim.threshold)))
@@ -92,19 +141,26 @@ def decide(claim: Claim, interval: stats.Interval) -> str:
     return "does not hold" if bounds[1] < 0 else "inconclusive"
 
 
-def _row(claim: Claim, values: Sequence[float], floor: float, undertrained: Sequence[float]) -> dict[str, Any]:
-    numbers = np.array(values)
-    interval = stats.mean(numbers, LEVEL)
-    row = {"metric": claim.id, "unit": claim.unit, "value": float(numbers.mean()), "n": len(numbers), "status": "ok"}
-    if len(numbers) > 1:
-        row |= {"low": interval.low, "high": interval.high, "interval": "runs", "level": LEVEL}
-    reason = _why_not(numbers, floor, undertrained)
-    return row | {"verdict": "inconclusive" if reason else decide(claim, interval), "reason": reason}
-
-
-def _why_not(numbers: np.ndarray, floor: float, undertrained: Sequence[float]) -> str:
+def _row(claim: Claim, replicates: Sequence[Replicate], floor: float, undertrained: Sequence[float]) -> dict[str, Any]:
+    found = claim.overall(replicates) if claim.overall is not None else _over_seeds(claim, replicates)
+    row = {"metric": claim.id, "unit": claim.unit, "value": found.value, "n": found.n, "status": "ok"}
+    if not math.isnan(found.low):
+        row |= {"low": found.low, "high": found.high, "interval": "runs", "level": LEVEL}
+    reason = found.reason
     if undertrained:
-        return f"undertrained: training error up to {100 * max(undertrained):.1f} %, the floor is {100 * floor:g} %"
+        reason = f"undertrained: training error up to {100 * max(undertrained):.1f} %, the floor is {100 * floor:g} %"
+    verdict = "inconclusive" if reason else decide(claim, stats.Interval(found.low, found.high))
+    return row | {"verdict": verdict, "reason": reason}
+
+
+def _over_seeds(claim: Claim, replicates: Sequence[Replicate]) -> Estimate:
+    assert claim.per_run is not None
+    numbers = np.array([claim.per_run(replicate) for replicate in replicates])
+    interval = stats.mean(numbers, LEVEL)
+    return Estimate(float(numbers.mean()), interval.low, interval.high, len(numbers), _why_not(numbers))
+
+
+def _why_not(numbers: np.ndarray) -> str:
     if not np.isfinite(numbers).all():
         return "the statistic is not defined for at least one run"
     if len(numbers) < MINIMUM_RUNS:
@@ -119,4 +175,5 @@ def _described(claim: Claim) -> dict[str, Any]:
         "relation": claim.relation,
         "threshold": claim.threshold,
         "unit": claim.unit,
+        "over": "seeds" if claim.per_run is not None else "networks",
     }

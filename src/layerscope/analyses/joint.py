@@ -1,0 +1,143 @@
+"""How far all modules can go back at once: a point where the joint criticality is small, and a certificate of its expected error.
+
+A point has a cell (alpha, sigma) for each module. Its expected error is E_u of the error on these data of the network in
+which every module has theta^alpha + u, u ~ N(0, sigma^2 I).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from layerscope.analyses.noisy import Cell, Sequential, blocks_of, last
+from layerscope.analyses.spec import BoundsSpec
+from layerscope.engine.batches import moved
+from layerscope.engine.subject import Subject
+from layerscope.engine.task import Reference, Task
+from layerscope.measures.bounds import OBJECTIVES, Module
+from layerscope.partition import Part
+from layerscope.perturb import Edit, Noise, Variant
+from layerscope.stats import capital
+
+Point = tuple[Cell, ...]
+"""A cell of each module, in order."""
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A Part that training moved: how many parameters it has, and how far they went together."""
+
+    part: Part
+    k: int
+    distance: float
+
+    def under(self, cell: Cell) -> Module:
+        """The same under noise."""
+        return Module(self.k, self.distance, cell.alpha, cell.sigma)
+
+
+class Joint:
+    """The network with all modules changed at once, as far as it was asked about; `passes` counts samples."""
+
+    def __init__(
+        self, subject: Subject, modules: Sequence[Moved], task: Task, known: Reference, own: float, spec: BoundsSpec
+    ) -> None:
+        self.modules, self.passes = modules, 0
+        self._subject, self._task, self._known, self._own, self._spec = subject, task, known, own, spec
+        self._blocks = blocks_of(list(task.data), spec.seed)
+        self._errors: dict[Point, list[float]] = {}
+
+    def best(self, eps: float) -> Point | None:
+        """A point of a small objective whose expected error is, surely, at most eps by draws 0, 1, ... of the noise; None if none
+        was found. It is no more than good: its objective is an upper bound of the smallest there is.
+
+        The search starts at a point that is good for an eps half way to the training error: the cells that each module bears
+        alone, or the trained values, with as much less noise in all of them as it takes. Then each module in turn, from that
+        with the largest term on, moves to the best cell that the others leave it, as if errors grew with sigma.
+        """
+        point, before = self._start((eps + min(self._own, eps)) / 2) or self._start(eps), None
+        if point is None:
+            return None
+        for _ in range(self._spec.rounds):
+            if point == before:
+                break
+            before = point
+            for at in sorted(range(len(point)), key=lambda i, now=point: -self._term(i, now[i])):
+                point = self._moved(point, at, eps)
+        return point
+
+    def fresh(self, point: Point) -> np.ndarray:
+        """The errors of a point in draws that took no part in the search `[draws]`."""
+        first = self._spec.most
+        return np.array([self._error(point, draw) for draw in range(first, first + self._spec.draws)])
+
+    def wrong(self, point: Point, draw: int, block: Any) -> torch.Tensor:
+        """Which samples of a block are wrong under a draw `[n]`; of the trained network, at a point of no cells."""
+        edits = [Edit(m.part, Noise(cell.sigma, cell.alpha)) for m, cell in zip(self.modules, point, strict=False)]
+        values = self._subject.values(Variant(tuple(edits), draw, buffers="keep"))
+        targets = moved(self._task.targets(block), self._subject.device)
+        outputs = self._subject.run(values, lambda network: self._subject.outputs(network, block))
+        found = self._task.metrics[0].keep(targets, outputs)
+        self.passes += len(found)
+        return found
+
+    @property
+    def _trained(self) -> Cell:
+        return Cell(self._spec.alphas[-1], self._spec.sigmas[-1])
+
+    def _term(self, at: int, cell: Cell) -> float:
+        return OBJECTIVES[self._spec.objective](self.modules[at].under(cell))
+
+    def _total(self, point: Point) -> float:
+        return sum(self._term(at, cell) for at, cell in enumerate(point))
+
+    def _alone(self, eps: float) -> list[Cell]:
+        """The best cell of each module while the others stay trained; where there is none, what has least noise."""
+        spec, found = self._spec.alone((min(max(eps, 1e-9), 1 - 1e-9),)), []
+        for module in self.modules:
+            cells = Sequential(self._blocks, self._subject, module.part, self._task, self._known, spec)
+            found.append(cells.best(eps) or self._trained)
+            self.passes += cells.passes
+        return found
+
+    def _start(self, eps: float) -> Point | None:
+        """The better of the two points that the search may start at."""
+        starts = [self._quiet(cells, eps) for cells in (self._alone(eps), [self._trained] * len(self.modules))]
+        return min((start for start in starts if start is not None), key=self._total, default=None)
+
+    def _quiet(self, cells: Sequence[Cell], eps: float) -> Point | None:
+        """These cells with less noise, as many places of the grid in all of them as it takes; None if none will do."""
+        sigmas = self._spec.sigmas
+        less = [
+            tuple(Cell(cell.alpha, sigmas[max(0, sigmas.index(cell.sigma) - by)]) for cell in cells)
+            for by in reversed(range(len(sigmas)))
+        ]
+        return last(less, lambda point: self._feasible(point, eps))
+
+    def _moved(self, point: Point, at: int, eps: float) -> Point:
+        """The point with the best cell of one module."""
+        put = lambda cell: (*point[:at], cell, *point[at + 1 :])  # noqa: E731
+        first, *others = self._spec.alphas
+        best = point[at]
+        for alpha in (first, *reversed(others)):
+            cells = [Cell(alpha, sigma) for sigma in self._spec.sigmas]
+            better = [cell for cell in cells if self._term(at, cell) < self._term(at, best)]
+            better = better[:1] if alpha == 0 else better  # all are worth the same, and the first spoils least
+            best = last(better, lambda cell: self._feasible(put(cell), eps)) or best
+        return put(best)
+
+    def _feasible(self, point: Point, eps: float) -> bool:
+        """Whether an expected error is surely at most eps, by `most` draws at the most. What is said in the end rests on others:
+        of many points that are asked about the lucky ones are taken."""
+        errors, price = self._errors.setdefault(point, []), -math.log(1 - self._spec.level)
+        while True:
+            bets = capital(np.asarray(errors), eps)
+            if bets.low >= price or bets.high >= price or len(errors) >= self._spec.most:
+                return bets.low >= price
+            errors.append(self._error(point, len(errors)))
+
+    def _error(self, point: Point, draw: int) -> float:
+        return float(self.wrong(point, draw, self._blocks[draw, self._spec.block]).double().mean())

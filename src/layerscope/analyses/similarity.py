@@ -1,0 +1,306 @@
+"""How similar activations are: of a network with a layer rewound and without, and of any two networks."""
+
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from layerscope import runtime
+from layerscope.analyses.robustness import PLAN, Data, checked, partition_of
+from layerscope.analyses.spec import Plan, SimilaritySpec
+from layerscope.analyses.spectra import steps_of
+from layerscope.engine.batches import Forward, Targets, leaves, mark, outputs_of, samples_in, targets_of
+from layerscope.engine.certified import joined
+from layerscope.engine.precision import some
+from layerscope.engine.probe import check_repeatable, probe
+from layerscope.engine.reference import evaluate, reference
+from layerscope.engine.subject import Subject
+from layerscope.engine.task import Task
+from layerscope.engine.untouched import untouched
+from layerscope.errors import UseError
+from layerscope.metrics.base import Observation
+from layerscope.metrics.cka import FEWEST, GramCKA
+from layerscope.partition import Partition
+from layerscope.partition.globs import matching
+from layerscope.perturb import Rewind, Variant, World
+from layerscope.rng import generator
+from layerscope.runtime import Progress
+from layerscope.step import Step
+from layerscope.table import Table
+from layerscope.trajectory import Trajectory
+
+Row = dict[str, Any]
+APART = (
+    "activations are compared on samples drawn at random, and these batches cannot be taken apart: they must be tensors with "
+    "an entry a sample, all of one shape, in tuples, lists or dictionaries"
+)
+Grams = Mapping[str, Tensor | str]
+"""Path of a module -> the kernel matrix of its outputs, or why it has none."""
+
+
+def similarity(
+    model: nn.Module,
+    trajectory: Trajectory,
+    data: Data,
+    spec: SimilaritySpec | None = None,
+    *,
+    partition: Partition | None = None,
+    forward: Forward = outputs_of,
+    targets: Targets = targets_of,
+    anyway: bool = False,
+    plan: Plan = PLAN,
+    run: str = "",
+    split: str = "test",
+    done: MutableMapping[str, list[Row]] | None = None,
+    progress: Progress | None = None,
+) -> Table:
+    """Where the network's activations change when a layer is put back to a checkpoint, and by how much.
+
+    Rows: centred kernel alignment (CKA) between the outputs of module `layer` in the trained network and in that whose Part
+    `part` has its values of `step`, on `n` samples of `data`: 1 where they are the same up to rotation and scale. All else,
+    buffers too, stays trained. `metric` is `cka_linear` or `cka_rbf`, with `_debiased` where estimates are about 0 for
+    independent activations (and may be below). Of a module that returns several things the first is compared, and of one that
+    is called several times in a forward the first call (`several_calls` of the provenance). Outputs that are the same bit for
+    bit, as those before the Part, are at 1 without being computed. There are no intervals.
+
+    `data` is one iterable of batches, which are taken apart into samples and put together again: they must be tensors with an
+    entry a sample. Only what is chosen of them is kept in memory, and of activations n x n numbers a block, never themselves.
+    `forward`, `targets`, `anyway` and the plan's device are as in `evaluate`; each changed network is one whole forward.
+    `done` takes each changed network's rows as they come, and gives those of an earlier call with the same arguments.
+
+    Source: chatterji2020, Sec. 2.3 and Fig. 9; Kornblith et al., Similarity of neural network representations revisited, 2019.
+    Differs from the paper: without bias by default, as it does not say which estimate it takes, nor on how many samples.
+    """
+    spec, trajectory = spec or SimilaritySpec(), checked(trajectory, model)
+    if isinstance(data, Mapping):
+        raise UseError("similarity takes the data of one split")
+    partition = partition or partition_of(model, spec)
+    partition.check(model)
+    steps, world = steps_of(trajectory, spec.steps), World.of(model, trajectory, {})
+    layers = layers_of(model, spec.at)
+    plain = Subject(model, world, forward, device=plan.device)
+    seen = probe(plain, data, targets, anyway)
+    blocks = sampled(list(data) if seen.held else data, spec.n, spec.block if spec.debiased else spec.n, spec.seed)
+    measure = GramCKA(spec.kernel, spec.debiased)
+    watch = Watch(model, layers, measure, forward)
+    subject = Subject(model, world, watch, device=plan.device)
+    subject.written, subject.spoils = plain.written, plain.spoils  # as the probe found
+    task = Task(blocks, [_Alike(measure)], targets, len(blocks))
+    known = reference(subject, task)
+    watch.learning = False
+    variants = [
+        Variant.of(part, Rewind(step), buffers="keep")
+        for part in partition
+        for step in steps
+        if not world.lacking(part, step)
+    ]
+    rows = runtime.run(
+        variants,
+        lambda v: v.id,
+        lambda todo: evaluate(subject, todo, task, known),
+        {} if done is None else done,
+        "similarity",
+        progress,
+    )
+    found = [row for some in rows for row in some] + _lacking(world, partition, steps, measure.name)
+    order = [part.name for part in partition]
+    found.sort(key=lambda row: order.index(row["part"]))
+    facts = {
+        "spec": spec.to_dict(),
+        "by": "groups" if spec.groups else spec.by,
+        "buffers": "keep" if world.buffers else "",
+        "left_out": partition.left_out,
+        "layers": layers,
+        "several_calls": sorted(watch.several),
+        "probe": seen.to_dict(),
+        "warnings": trajectory.warnings(),
+        **trajectory.facts(),
+    }
+    described = {variant.id: variant.to_dict() for variant in variants}
+    return Table.of([{"run": run, "split": split, **row} for row in found], facts, variants=described)
+
+
+def cka(
+    model_a: nn.Module,
+    model_b: nn.Module,
+    batches: Data,
+    layers_a: Sequence[str] = (),
+    layers_b: Sequence[str] = (),
+    *,
+    n: int = 512,
+    kernel: str = "linear",
+    debiased: bool = True,
+    block: int = 128,
+    seed: int = 0,
+    forward: Forward = outputs_of,
+    forward_b: Forward | None = None,
+) -> Table:
+    """How similar the layers of two networks are, each to each: one row a pair of `layer` (of `model_a`) and `layer_b`.
+
+    Layers are names or patterns with * and ? of modules, whose outputs are compared; all that own parameters, if not given.
+    Networks are taken with the values that they have, in evaluation mode, and left as they are; `forward_b` is that of the
+    second, if it is another. `n`, `kernel`, `debiased`, `block` and `seed` are those of `SimilaritySpec`, and metrics those of
+    `similarity`. All chosen samples count, also where they do not fill the last block.
+
+    Raises `UseError` for fewer than 4 samples, and for batches that cannot be taken apart.
+    Source: Kornblith, Norouzi, Lee and Hinton, Similarity of neural network representations revisited, 2019; Nguyen, Raghu and
+    Kornblith, Do wide and deep networks learn the same things?, 2021.
+    """
+    spec = SimilaritySpec(n=n, kernel=kernel, debiased=debiased, block=block, seed=seed)
+    check_repeatable(batches)
+    measure = GramCKA(kernel, debiased)
+    watches = [
+        Watch(model_a, layers_of(model_a, layers_a), measure, forward),
+        Watch(model_b, layers_of(model_b, layers_b), measure, forward_b or forward),
+    ]
+    alike, n_seen = _Pairs(measure), 0
+    with untouched(model_a), untouched(model_b), torch.no_grad():
+        for batch in sampled(batches, spec.n, spec.block if debiased else spec.n, seed):
+            alike.add(watches[0](model_a, batch), watches[1](model_b, batch), samples_in(batch))
+            n_seen += samples_in(batch)
+    facts = {
+        "spec": spec.to_dict(),
+        "layers": watches[0].layers,
+        "layers_b": watches[1].layers,
+        "several_calls": sorted(watches[0].several | watches[1].several),
+        "n": n_seen,
+    }
+    return Table.of([{"status": "ok", **row} for row in alike.rows()], facts)
+
+
+def layers_of(model: nn.Module, patterns: Sequence[str] = ()) -> list[str]:
+    """The paths of modules whose outputs are compared, in the order of the model."""
+    paths = {path: module for path, module in model.named_modules() if path}
+    if not patterns:
+        return [path for path, module in paths.items() if any(True for _ in module.parameters(recurse=False))]
+    asked = matching(patterns, paths, "module")
+    return [path for path in paths if path in asked]
+
+
+def sampled(data: Data, n: int, block: int, seed: int) -> list[Any]:
+    """At most `n` samples of data, drawn at random, in batches of `block`; what is left at the end is a batch of its own, or
+    part of the last one if it has fewer samples than an estimate without bias needs.
+
+    Raises `UseError` if there are too few, or batches cannot be taken apart into samples."""
+    sizes = [samples_in(batch) for batch in data]
+    if sum(sizes) < FEWEST:
+        raise UseError(f"activations are compared on at least {FEWEST} samples, and data has {sum(sizes)}")
+    random = generator(seed, "samples of a similarity")
+    order = torch.randperm(sum(sizes), generator=random)[:n]
+    chosen, start, picked = order.sort().values, 0, []
+    for batch, size in zip(data, sizes, strict=True):
+        here = chosen[(chosen >= start) & (chosen < start + size)] - start
+        start += size
+        if len(here):
+            picked.append(some(batch, here))
+    whole = joined(picked, APART)
+    mixed = torch.randperm(len(chosen), generator=random)  # so that no block has the samples of one class
+    starts = list(range(0, len(chosen), block))
+    if len(starts) > 1 and len(chosen) - starts[-1] < FEWEST:
+        starts.pop()
+    return [some(whole, mixed[a:b]) for a, b in zip(starts, [*starts[1:], len(chosen)], strict=True)]
+
+
+@dataclass
+class Watch:
+    """A forward that gives the Gram matrices of modules' outputs, each made when the module returns: an operation in place may
+    write to what it returned. While it is `learning` it keeps them by what the outputs were, and later makes none again of the
+    same outputs. `several` are modules that were called more than once: their first call counts."""
+
+    model: nn.Module
+    layers: list[str]
+    measure: GramCKA
+    forward: Forward
+    learning: bool = True
+    several: set[str] = field(default_factory=set)
+    known: dict[Any, Tensor] = field(default_factory=dict)
+
+    def __call__(self, network: nn.Module, batch: Any) -> Grams:
+        """Hooks are on the modules themselves: PyTorch's transformer layers then call the modules inside them."""
+        found: dict[str, Tensor | str] = {}
+
+        def note(path: str, _module: nn.Module, _inputs: Any, outputs: Any) -> None:
+            if path in found:
+                self.several.add(path)
+            else:
+                found[path] = self._gram(path, outputs, samples_in(batch))
+
+        handles = [self.model.get_submodule(path).register_forward_hook(partial(note, path)) for path in self.layers]
+        try:
+            self.forward(network, batch)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return {path: found.get(path, "the network's forward does not call it on these data") for path in self.layers}
+
+    def _gram(self, path: str, outputs: Any, n: int) -> Tensor | str:
+        outputs = outputs[0] if isinstance(outputs, tuple | list) and outputs else outputs
+        if not isinstance(outputs, Tensor) or not outputs.is_floating_point():
+            return f"its outputs are no tensor of real numbers, but a {type(outputs).__name__}"
+        if outputs.ndim < 2 or len(outputs) != n:
+            return (
+                f"the first axis of its outputs is not that of samples: they are {list(outputs.shape)} for {n} samples"
+            )
+        key = (path, mark(outputs))
+        if key in self.known:
+            return self.known[key]
+        gram = self.measure.gram(outputs)
+        if self.learning:
+            self.known[key] = gram
+        return gram
+
+
+class _Pairs:
+    """Sums over blocks of all pairs of modules, or of those that are paired by name."""
+
+    def __init__(self, measure: GramCKA) -> None:
+        self._measure, self._n = measure, 0
+        self._sums: dict[tuple[str, str], Tensor | str] = {}
+
+    def add(self, a: Grams, b: Grams, n: int, each: bool = True) -> None:
+        self._n += n
+        for pair in [(x, y) for x in a for y in b] if each else [(x, x) for x in a]:
+            k, l, before = a[pair[0]], b[pair[1]], self._sums.get(pair, torch.zeros(3, dtype=torch.float64))  # noqa: E741
+            why = next((one for one in (before, k, l) if isinstance(one, str)), None)
+            self._sums[pair] = why or before + self._measure.sums(k, l)  # type: ignore[operator, arg-type]
+
+    def rows(self) -> Iterable[Row]:
+        none = {"metric": self._measure.name, "status": "not applicable"}
+        for (a, b), sums in self._sums.items():
+            found = none | {"reason": sums} if isinstance(sums, str) else self._measure.row(sums, self._n)
+            yield {"layer": a, "layer_b": b, **found}
+
+
+class _Alike:
+    """The metric of a `Watch`: each module of a changed network with the same of the unmodified one."""
+
+    def __init__(self, measure: GramCKA) -> None:
+        self.name, self._measure = measure.name, measure
+
+    def keep(self, targets: Any, outputs: Grams) -> Grams:
+        return outputs
+
+    def init(self) -> _Pairs:
+        return _Pairs(self._measure)
+
+    def update(self, state: _Pairs, seen: Observation) -> _Pairs:
+        tensors = [leaf for leaf in leaves(seen.reference) if isinstance(leaf, Tensor)]
+        state.add(seen.reference, seen.outputs, len(tensors[0]) if tensors else 0, each=False)
+        return state
+
+    def compute(self, state: _Pairs) -> list[Row]:
+        return [{name: v for name, v in row.items() if name != "layer_b"} for row in state.rows()]
+
+
+def _lacking(world: World, partition: Partition, steps: Sequence[Step], metric: str) -> list[Row]:
+    """What cannot be put back to a pretrained network is said, not skipped."""
+    none = {"metric": metric, "perturbation": Rewind.KIND, "status": "not applicable"}
+    return [
+        none | {"part": part.name, "reason": reason, **world.trajectory.coordinates(step)}
+        for part in partition
+        for step in steps
+        if (reason := world.lacking(part, step))
+    ]

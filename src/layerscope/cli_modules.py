@@ -1,0 +1,123 @@
+"""The commands for what is measured of modules and whole networks: each makes one analysis of a run, and shows it."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from layerscope.analyses.spec import (
+    BoundsSpec,
+    CompareSpec,
+    CriticalitySpec,
+    LandscapeSpec,
+    MeasuresSpec,
+    ModelSpec,
+    Plan,
+    SimilaritySpec,
+    SpectraSpec,
+)
+from layerscope.cli_options import DataDir, Json
+from layerscope.console import say
+from layerscope.spec import Spec
+
+if TYPE_CHECKING:
+    from layerscope.run import Run
+    from layerscope.table import Table
+
+NO_MODEL, PLAN = ModelSpec(), Plan()
+OWN = "Folder of a run; none for a model of your own."
+
+
+def command(asked: type[Spec]) -> Callable[..., int]:
+    """The command that makes the analysis of a kind of spec."""
+
+    def analysis(
+        run: Annotated[Path | None, Parameter(help=OWN)] = None,
+        *,
+        source: Annotated[ModelSpec, Parameter(name="*")] = NO_MODEL,
+        out: Annotated[
+            Path | None, Parameter(help="Folder for the analyses of your own model. [default: runs/MODEL]")
+        ] = None,
+        spec: Annotated[asked, Parameter(name="*")] = asked(),  # noqa: B008 (frozen)  # pyright: ignore[reportInvalidTypeForm]
+        name: Annotated[str, Parameter(help="Name of the analysis within the run.")] = asked.KIND,
+        anyway: Annotated[
+            bool, Parameter(help="Go on where model or data give something else the second time.", negative=())
+        ] = False,
+        plan: Annotated[Plan, Parameter(name="*")] = PLAN,
+        data_dir: DataDir = None,
+        json: Json = False,
+    ) -> int:
+        from layerscope.analyses.kinds import needed
+        from layerscope.analyses.session import analyze, opened
+        from layerscope.console import progress
+
+        found, material = opened(run, source, out, needed(spec), data_dir, anyway)
+        how = {"anyway": anyway, "plan": plan, "data_dir": data_dir}
+        return _shown(found, analyze(found, spec, name=name, material=material, progress=progress(), **how), name, json)
+
+    return analysis
+
+
+criticality = command(CriticalitySpec)
+landscape = command(LandscapeSpec)
+spectra = command(SpectraSpec)
+similarity = command(SimilaritySpec)
+measures = command(MeasuresSpec)
+bounds = command(BoundsSpec)
+
+
+def compare(
+    runs: Annotated[list[Path], Parameter(help="Folders of runs; or one of a sweep, for all its members.")],
+    /,
+    *,
+    out: Annotated[Path, Parameter(help="Folder of the comparison.")] = Path("runs/compare"),
+    spec: Annotated[CompareSpec, Parameter(name="*")] = CompareSpec(),  # noqa: B008 (frozen)
+    measured: Annotated[MeasuresSpec, Parameter(name="*")] = MeasuresSpec(),  # noqa: B008 (frozen)
+    name: Annotated[str, Parameter(help="Name of the analysis of measures within each run.")] = MeasuresSpec.KIND,
+    plan: Annotated[Plan, Parameter(name="*")] = PLAN,
+    data_dir: DataDir = None,
+    json: Json = False,
+) -> int:
+    from layerscope.analyses.contest import contest
+    from layerscope.console import progress
+    from layerscope.sweeps.folder import Sweep, is_sweep
+
+    members = [
+        each for path in runs for each in ([run.path for run in Sweep.open(path).runs] if is_sweep(path) else [path])
+    ]
+    how = {"name": name, "plan": plan, "data_dir": data_dir}
+    run, table = contest(members, out, spec, measured, **how, progress=progress())
+    return _shown(run, table, CompareSpec.KIND, json)
+
+
+def _shown(run: "Run", table: "Table", name: str, json: bool) -> int:
+    """Print what was found, and draw it."""
+    from rich.console import Console
+
+    from layerscope import plots
+    from layerscope.console import listings_tables
+    from layerscope.plots.kinds import KINDS
+    from layerscope.report import make
+
+    kind = KINDS[str(table.provenance["spec_kind"])]
+    for warning in (*table.provenance.get("warnings", ()), *table.provenance.get("data", {}).get("warnings", ())):
+        print(f"warning: {warning}", file=sys.stderr)
+    sentences = kind.sentences(table)
+    with run.folder.lock():
+        for each, figure in kind.figures(table).items():
+            plots.save(figure, run.path / "figures" / f"{name}-{each}")
+        page = make(run)
+    if json:
+        return say({"run": str(run.path), "found": sentences, "rows": _rows(table), "report": str(page)}, json)
+    Console().print(listings_tables(kind.listings(table)))
+    print("\n".join(sentences))
+    print(f"table    {run.path / 'analyses' / name}.parquet\nfigures  {run.path / 'figures'}\nreport   {page}")
+    return 0
+
+
+def _rows(table: "Table") -> list[dict[str, Any]]:
+    """The rows without what is empty in them."""
+    rows = table.frame.astype(object).where(table.frame.notna(), None).to_dict("records")
+    return [{str(key): value for key, value in row.items() if value not in (None, "")} for row in rows]

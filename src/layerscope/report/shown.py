@@ -1,0 +1,89 @@
+"""Analyses that are shown as sentences, tables and pictures, as their kind makes them."""
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from layerscope.plots import embedded, layer_map, words
+from layerscope.plots.about import About, warnings
+from layerscope.plots.kinds import KINDS
+from layerscope.plots.weights import Listing
+from layerscope.report import findings
+from layerscope.report.gaps import Gap, lacking
+from layerscope.run import Run
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Shown:
+    """All that the report shows of one analysis."""
+
+    name: str
+    key: str
+    title: str
+    question: str
+    sentences: list[str]
+    listings: list[Listing]
+    pictures: list[tuple[str, str]]
+    gaps: list[Gap]
+    warnings: list[str]
+    spec: dict[str, Any]
+
+
+def shown(run: Run, names: Collection[str] | None = None) -> list[Shown]:
+    """The analyses of a run (those of some names) that have no page of their own kind in the report."""
+    found = [(name, str(run.analysis_spec(name)["kind"])) for name in run.analyses() if names is None or name in names]
+    return [_shown(run, name, kind) for name, kind in found if kind in KINDS]
+
+
+def of_another(run: Run, names: Collection[str]) -> list[Shown]:
+    """The analyses of a run beside the one that a report is about: maps are pictures there."""
+    maps = [name for name in run.analyses() if name in names and run.analysis_spec(name)["kind"] == "robustness"]
+    found = [_map(run, name) for name in maps] + shown(run, names)
+    return [_of(run, each) for each in found]
+
+
+def pictures(figures: "dict[str, Figure]") -> list[tuple[str, str]]:
+    """Name and embedded picture of each figure."""
+    return [(name.replace("-", " ").replace("_", " "), embedded(figure)) for name, figure in figures.items()]
+
+
+def _shown(run: Run, name: str, kind: str) -> Shown:
+    table, how = run.analysis(name), KINDS[kind]
+    title = how.title if name == kind else f"{how.title}: {name}"
+    return Shown(
+        name=name,
+        key=re.sub(r"[^A-Za-z0-9_-]", "-", name),
+        title=title,
+        question=how.question,
+        sentences=how.sentences(table),
+        listings=how.listings(table),
+        pictures=pictures(how.figures(table)),
+        gaps=lacking(table),
+        warnings=warnings(table),
+        spec=run.analysis_spec(name),
+    )
+
+
+def _map(run: Run, name: str) -> Shown:
+    table, spec = run.analysis(name), run.analysis_spec(name)
+    part = About.of(table).part
+    return Shown(
+        name=name,
+        key=re.sub(r"[^A-Za-z0-9_-]", "-", name),
+        title=f"Map of {words.plural(2, part).removeprefix('2 ')}: {name}",
+        question=f"What happens to the network when one {part} is put back or drawn afresh?",
+        sentences=list(findings.found(table, spec).sentences),
+        listings=[],
+        pictures=pictures({"map": layer_map(table)}),
+        gaps=lacking(table),
+        warnings=warnings(table),
+        spec=spec,
+    )
+
+
+def _of(run: Run, found: Shown) -> Shown:
+    return replace(found, key=f"{run.name}-{found.key}", title=f"{found.title} ({run.name})")

@@ -1,0 +1,33 @@
+"""chatterji2020, theorems 3.2 and B.2, corollary 3.3, and the conjecture that the last rests on."""
+
+from layerscope.analyses.spec import BoundsSpec
+from layerscope.studies.chatterji2020.networks import SOURCE, scales
+from layerscope.studies.frame import Claim, Replicate, Study
+
+
+def conjecture(seed: Replicate) -> float:
+    """Mean error of the noisy network on held-out data minus the error of the trained one."""
+    row = seed.table("bounds").where(metric="conjecture").iloc[0]
+    return float(row["value"])
+
+
+BOUNDS = Study(
+    id="chatterji2020/bounds",
+    title="Bounds as numbers, and the conjecture L_D(trained) <= E L_D(noisy)",
+    source=f"{SOURCE}, Theorem 3.2, Corollary 3.3 and Theorem B.2",
+    claims=(
+        Claim(
+            "conjecture",
+            "On new data the trained network errs no more than the network on the way to the start with noise, in the mean.",
+            "expected test error of the noisy network (all modules at once, at the joint criticality of eps) minus that of the "
+            "trained one",
+            "fraction",
+            "above",
+            0.0,
+            conjecture,
+        ),
+    ),
+    scales=scales({"bounds": BoundsSpec()}),
+)
+
+STUDIES = (BOUNDS,)

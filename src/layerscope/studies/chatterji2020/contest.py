@@ -1,0 +1,248 @@
+"""chatterji2020, Tables 2 to 5: which measure ranks networks as their generalisation does."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from typing import TYPE_CHECKING
+
+from layerscope.analyses.spec import CompareSpec, MeasuresSpec
+from layerscope.plots.grid import records
+from layerscope.studies.chatterji2020.networks import PAPER, SMOKE, SOURCE
+from layerscope.studies.frame import Claim, Estimate, Replicate, Scale, Study
+from layerscope.table import Table
+from layerscope.training.spec import TrainSpec
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MEASURES = {"measures": MeasuresSpec()}
+OF_THE_PAPER = (
+    "log_pfn",
+    "log_psn",
+    "distance_squared",
+    "parameters",
+    "log_sosp",
+    "pac_bayes",
+    "criticality",
+)
+"""What Tables 2 to 5 have, sums where a power or logarithm has the same order."""
+
+MNIST = TrainSpec(
+    model="fcn-1x64",
+    data="mnist?n_train=1000&n_test=2000",
+    epochs=150,
+    batch_size=32,
+    lr=0.02,
+    schedule="constant",
+    until="loss",
+    target_loss=0.1,
+    checkpoints=(),
+)
+MODELS = {
+    "fcn1-w32": "fcn-1x32",
+    "fcn1-w256": "fcn-1x256",
+    "fcn2-w64": "fcn-64-64",
+    "fcn3-w128": "fcn-3x128",
+    "conv-w4": "alexnet-small?width=0.25&lrn=no",
+    "conv-w2": "alexnet-small?width=0.125&lrn=no",
+}
+"""Six architectures; each with true labels, and with 20 % random ones: another gap for the same network."""
+
+
+def small() -> dict[str, TrainSpec]:
+    """Twelve kinds of network: with two seeds, 24 networks."""
+    true = {name: replace(MNIST, model=model) for name, model in MODELS.items()}
+    return true | {f"{name}-noisy": replace(spec, data=f"{spec.data}&random=0.2") for name, spec in true.items()}
+
+
+def smoke() -> dict[str, TrainSpec]:
+    """Four widths on digits."""
+    base = replace(SMOKE, checkpoints=(), epochs=60)
+    return {f"fcn-{width}": replace(base, model=f"fcn-{width}-{width}") for width in (16, 32, 64, 128)}
+
+
+def paper(data: str, target: float) -> dict[str, TrainSpec]:
+    """The nine architectures of Table 2, trained as in App. C."""
+    nets = {f"resnet{depth}": f"resnet-v1-{depth}?norm=none" for depth in (18, 34, 50, 101)}
+    nets |= {f"vgg{depth}": f"vgg-{depth}" for depth in (11, 16)}
+    nets |= {
+        "densenet121": "densenet-121?norm=none",
+        "fcn1": "fcn-5000-1000?norm=batch",
+        "fcn2": "fcn-10000-2000?norm=batch",
+    }
+    base = replace(PAPER, data=data, target_loss=target, checkpoints=())
+    return {
+        name: replace(base, model=model, **({"every": 200} if name.startswith("fcn") else {}))
+        for name, model in nets.items()
+    }
+
+
+def widths(base: TrainSpec, model: str, shares: Sequence[float]) -> dict[str, TrainSpec]:
+    """One architecture in several widths."""
+    mark = "&" if "?" in model else "?"
+    return {f"w{share:g}".replace(".", "_"): replace(base, model=f"{model}{mark}width={share:g}") for share in shares}
+
+
+def tables_of(replicates: Sequence[Replicate]) -> dict[str, Table]:
+    """The measures of each network of each seed."""
+    return {
+        f"{network}-{k}": seed.table("measures", network)
+        for k, seed in enumerate(replicates)
+        for network in seed.networks
+    }
+
+
+def compared(replicates: Sequence[Replicate]) -> Table:
+    """The contest of the paper's measures, criticality against the best of the others."""
+    return _compared(tuple(replicates))
+
+
+@cache
+def _compared(replicates: tuple[Replicate, ...]) -> Table:
+    from layerscope.analyses.compare import compare
+
+    hyper = {
+        f"{network}-{k}": {
+            "network": network.removesuffix("-noisy"),
+            "labels": "20 % random" if "noisy" in network else "true",
+            "seed": k,
+        }
+        for k, seed in enumerate(replicates)
+        for network in seed.networks
+    }
+    spec = CompareSpec(measures=OF_THE_PAPER, against="criticality")
+    return compare(tables_of(replicates), hyper, spec)
+
+
+def lead(replicates: Sequence[Replicate]) -> Estimate:
+    """Kendall's tau of network criticality minus the best other's, with the interval of the contest."""
+    found = compared(replicates).where(metric="tau_difference", measure="criticality", measure_b="best other")
+    row = next(iter(records(found)), None)
+    if row is None or row["status"] != "ok":
+        return Estimate(math.nan, math.nan, math.nan, 0, "criticality and the others have no tau on the same networks")
+    reason = f"{row['n']} networks; at least 20 are needed" if row["n"] < 20 else ""
+    return Estimate(row["value"], row["low"], row["high"], row["n"], reason)
+
+
+def best_tau(seed: Replicate) -> float:
+    """The largest tau of any measure of the paper over the networks of a seed."""
+    from layerscope.analyses.compare import compare
+
+    tables = {network: seed.table("measures", network) for network in seed.networks}
+    rows = compare(tables, None, CompareSpec(measures=OF_THE_PAPER)).where(metric="tau", status="ok")
+    return max(row["value"] for row in records(rows)) if len(rows) == len(OF_THE_PAPER) else math.nan
+
+
+def figures(replicates: Sequence[Replicate]) -> "dict[str, Figure]":
+    from layerscope.plots.compare import figures as drawn
+
+    return drawn(compared(replicates))
+
+
+_LEAD = Claim(
+    "criticality_ranks_best",
+    "Network criticality ranks networks as their generalisation error does, better than all other measures.",
+    "Kendall's tau of network criticality (eps = 0.1) with the generalisation gap minus that of the best other of the paper; "
+    "paired bootstrap over networks, the best other chosen anew in each",
+    "Kendall's tau",
+    "above",
+    0.0,
+    overall=lead,
+)
+
+_FAIL = Claim(
+    "all_measures_fail",
+    "Over widths of one architecture all measures fail: none ranks the networks as the generalisation gap does.",
+    "the largest over the paper's measures of Kendall's tau with the generalisation gap, over the widths",
+    "Kendall's tau",
+    "below",
+    1e-9,
+    best_tau,
+)
+
+SMOKES = Scale(
+    smoke(), MEASURES, 2, "four widths of a fully connected network on embedded digits: shows that everything runs"
+)
+
+
+def _table(number: int, title: str, claims: tuple[Claim, ...], scales: dict[str, Scale]) -> Study:
+    return Study(
+        id=f"chatterji2020/table{number}",
+        title=title,
+        source=f"{SOURCE}, Table {number}",
+        claims=claims,
+        scales=scales,
+        figures=figures,
+    )
+
+
+TABLE2 = _table(
+    2,
+    "All measures over architectures, CIFAR-10",
+    (_LEAD,),
+    {
+        "smoke": SMOKES,
+        "small": Scale(
+            small(),
+            MEASURES,
+            2,
+            "six small architectures, with true and with 20 % random labels, on 1,000 images of MNIST; two seeds",
+        ),
+        "paper": Scale(
+            paper("cifar10", 0.19), MEASURES, 3, "the paper's nine architectures on CIFAR-10, three seeds each"
+        ),
+    },
+)
+TABLE3 = _table(
+    3,
+    "All measures over architectures, CIFAR-100",
+    (_LEAD,),
+    {
+        "smoke": SMOKES,
+        "paper": Scale(
+            paper("cifar100", 0.25), MEASURES, 3, "the paper's nine architectures on CIFAR-100, three seeds each"
+        ),
+    },
+)
+TABLE4 = _table(
+    4,
+    "ResNet18 of four widths, CIFAR-10",
+    (_FAIL,),
+    {
+        "smoke": SMOKES,
+        "small": Scale(
+            widths(replace(MNIST, lr=0.01), "vgg-11?hidden=128", (0.03125, 0.0625, 0.125, 0.25)),
+            MEASURES,
+            5,
+            "VGG11 in place of ResNet18, of four widths, on 1,000 images of MNIST",
+        ),
+        "paper": Scale(
+            widths(replace(PAPER, checkpoints=()), "resnet-v1-18?norm=none", (0.25, 0.5, 1.0, 2.0)),
+            MEASURES,
+            5,
+            "ResNet18 of 1, 2, 4 and 8 times 16 channels, 4 being the ordinary one",
+        ),
+    },
+)
+TABLE5 = _table(
+    5,
+    "ResNet18 of four widths, CIFAR-100",
+    (_FAIL,),
+    {
+        "smoke": SMOKES,
+        "paper": Scale(
+            widths(
+                replace(PAPER, data="cifar100", target_loss=0.25, checkpoints=()),
+                "resnet-v1-18?norm=none",
+                (0.25, 0.5, 1.0, 2.0),
+            ),
+            MEASURES,
+            5,
+            "ResNet18 of 1, 2, 4 and 8 times 16 channels, 4 being the ordinary one",
+        ),
+    },
+)
+
+STUDIES = (TABLE2, TABLE3, TABLE4, TABLE5)
+"""Small scale has no CIFAR-100: users bring their own."""
