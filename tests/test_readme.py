@@ -58,6 +58,17 @@ def test_the_tutorial_on_populations(capsys):
     assert "12 networks on digits" in names["figure"].get_suptitle()  # type: ignore[attr-defined]
 
 
+def test_the_tutorial_on_criticality(capsys):
+    tutorial = README.parent / "docs" / "tutorials" / "criticality.md"
+    names: dict[str, object] = {}
+    for block in re.findall(r"^```python\n(.*?)```", tutorial.read_text(), re.DOTALL | re.MULTILINE):
+        exec(compile(block, str(tutorial), "exec"), names)
+    printed = capsys.readouterr().out
+    assert "whole network" in printed
+    assert "theorem_3.2" in printed
+    assert set(names["contest"].where(metric="tau")["n"]) == {6}  # type: ignore[attr-defined]
+
+
 def test_the_grid_of_the_tutorial_is_one(tmp_path):
     from layerscope.sweeps.spec import read
 

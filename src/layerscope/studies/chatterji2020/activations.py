@@ -17,7 +17,7 @@ def similarities(seed: Replicate) -> pd.DataFrame:
     table = seed.table("similarity")
     rows = table.where(step=0, status="ok")
     layers = [layer for layer in table.provenance["layers"] if layer in set(rows["layer"])]
-    return rows.pivot_table(index="part", columns="layer", values="value")[layers]
+    return rows.pivot_table(index="part", columns="layer", values="value").reindex(columns=layers)
 
 
 def of_ambient(seed: Replicate) -> float:

@@ -57,8 +57,8 @@ FIG5 = Study(
         Claim(
             "corrupt_more_critical",
             "A network trained with 20 % random labels has a larger criticality than one with true labels, at every eps.",
-            f"the smallest over eps = {', '.join(f'{eps:g}' for eps in SPEC.eps)} of log(criticality with corrupted labels / with "
-            "true labels), networks of the same seed",
+            f"the smallest over eps = {', '.join(f'{eps:g}' for eps in SPEC.eps)} of log(criticality with corrupted labels / "
+            "with true labels), networks of the same seed",
             "nats",
             "above",
             0.0,
