@@ -95,11 +95,12 @@ def test_bounds_follow_from_their_pieces(found):
 def test_bounds_are_above_the_errors_on_new_data():
     for seed in range(2):
         model, trajectory, data = trained(seed=seed)
-        table = ls.bounds(model, trajectory, data | {"test": [sample(800, 50 + seed)]}, replace(QUICK, seed=seed))
+        table = ls.bounds(model, trajectory, data | {"test": [sample(790, 50 + seed)]}, replace(QUICK, seed=seed))
         noisy, itself = one(table, "expected_error")["value"], one(table, "error", split="test")["value"]
         assert noisy <= one(table, "pac_bayes_kl")["value"] <= one(table, "theorem_3.2")["value"]
         assert itself <= one(table, "corollary_3.3_log")["value"] <= one(table, "corollary_3.3")["value"]
         assert itself <= one(table, "parameter_count")["value"]
+        assert one(table, "conjecture")["value"] == pytest.approx(noisy - itself)  # of the same 790 samples, each once
 
 
 def test_what_got_no_noise_must_not_have_been_trained():
@@ -214,6 +215,19 @@ def test_theorem_b_2_says_what_it_is_not_about():
     start = ls.state_of(grouped)
     history = ls.Trajectory.of(initial=start, final={name: value + 0.1 for name, value in start.items()})
     assert "no groups" in said(grouped, history, [(torch.randn(8, 2, 6, 6), torch.arange(8) % 2)])["reason"]
+
+
+def test_theorem_b_2_needs_the_start_of_all_layers():
+    """A fine-tuned network whose head is new: all other rows say so too, and none is lost."""
+    model, trajectory, data = images()
+    start = {name: value for name, value in trajectory[ls.INIT].items() if not name.startswith("1.")}
+    history = ls.Trajectory.of(pretrained=start, final=trajectory[ls.FINAL])
+    table = ls.bounds(model, history, data, replace(QUICK, draws=2, most=2, independent=True))
+    for metric in ("theorem_b.2", "theorem_3.2"):
+        row = one(table, metric)
+        assert row["status"] in ("not applicable", "infeasible")
+        assert math.isnan(row["value"])
+    assert one(table, "theorem_b.2")["reason"].endswith("1.weight has no start")
 
 
 def _with(made: tuple) -> tuple:

@@ -100,6 +100,23 @@ def test_a_lead_that_is_decided():
     assert any("ranks surely worse than the best other" in line for line in shown.sentences(behind))
 
 
+def test_a_lead_of_whichever_is_first_is_no_surer_than_of_one_named_before():
+    """Five measures of equal worth: that one of them ranks best is luck, and its interval allows for the choice."""
+    names = ("criticality", "sosp", "pac_bayes", "mine", "yours")
+    for seed in range(4):
+        random = np.random.default_rng(seed)
+        gaps = random.normal(size=15)
+        values = {name: list(gaps + random.normal(size=15)) for name in names}
+        best = max(names, key=lambda name: kendalltau(gaps, values[name]).statistic)
+        found, named = (
+            only(contest(list(gaps), spec=spec, **values), metric="tau_difference", measure_b="best other")
+            for spec in (ls.CompareSpec(resamples=500), ls.CompareSpec(resamples=500, against=best))
+        )
+        assert (found["measure"], found["value"]) == (best, named["value"])
+        assert found["low"] < named["low"]
+        assert found["high"] >= named["high"]
+
+
 def test_a_measure_that_falls_is_turned():
     gaps = [0.1, 0.2, 0.3, 0.4]
     table = contest(gaps, margin_median=[4.0, 3, 2, 1], sosp=[4.0, 3, 2, 1], mine=[1.0, 2, 3, math.inf])

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import layerscope as ls
+from layerscope.analyses.joint import Joint
 
 from .networks import BothSigns
 from .test_zoo import everything, same
@@ -88,6 +89,27 @@ def test_a_certificate_covers_the_truth_whatever_the_seed():
             where = tuple(row[name] for row in rows[:2] for name in ("alpha", "sigma"))
             missed += every[where] > rows[-1]["certificate"] + 0.005
     assert missed <= 2  # at 90 % each, and such bounds hold more often than asked for
+
+
+def test_what_is_said_rests_on_draws_that_nothing_was_chosen_by(monkeypatch):
+    """The search has draws below `most`; the certificate those after, each once; the test data later ones still."""
+    asked, wrong = [], Joint.wrong
+
+    def watched(self, point, draw, block):
+        asked.append((len(point), draw))
+        return wrong(self, point, draw, block)
+
+    monkeypatch.setattr(Joint, "wrong", watched)
+    model, trajectory, data = two_layers(96)
+    spec = ls.BoundsSpec(eps=(0.2,), alphas=(0.5, 1.0), sigmas=(0.1, 0.4), block=8, most=32, draws=40)
+    table = ls.bounds(model, trajectory, {"train": data, "test": data}, spec)
+    assert table.where(metric="joint_criticality")["status"].iloc[-1] in ("ok", "unsure")
+    noisy = [draw for modules, draw in asked if modules]
+    certified = noisy.index(32)
+    assert certified > 0
+    assert max(noisy[:certified]) < 32
+    assert noisy[certified : certified + 40] == list(range(32, 72))
+    assert noisy[certified + 40 :] == list(range(72, 72 + 96 // 8))
 
 
 def test_nothing_is_found_where_nothing_is():

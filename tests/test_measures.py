@@ -411,6 +411,20 @@ def test_criticality_and_pac_bayes_are_those_of_the_weights(search):
     assert rows["criticality"]["value"] <= rows["pac_bayes"]["value"]
 
 
+@pytest.mark.parametrize(("sigmas", "status"), [((0.001, 0.002), "on the edge"), ((0.001, 0.002, 1.0), "ok")])
+def test_a_module_that_can_be_put_back_has_a_pac_bayes_all_the_same(sigmas, status):
+    """Its criticality is zero, for alpha is 0; D^2 / sigma^2 is not, and says so if sigma is an end of the grid."""
+    model, trajectory, x, y, _ = linear(48)
+    (name, w), *_ = trajectory[ls.FINAL].items()
+    trajectory = ls.Trajectory.of(initial={name: 0.2 * w}, final=trajectory[ls.FINAL])
+    spec = ls.MeasuresSpec(which=("criticality", "pac_bayes_joint"), alphas=(0.0, 1.0), sigmas=sigmas)
+    table = ls.measure(model, trajectory, {"train": batches(x, y)}, spec)
+    (critical,), (joint,) = (table.where(metric=each, part="map").to_dict("records") for each in spec.which)
+    assert (critical["value"], critical["status"]) == (0, "zero")
+    assert joint["value"] == pytest.approx((0.8 * float(w.norm()) / 0.002) ** 2)
+    assert joint["status"] == status
+
+
 def test_an_infeasible_module_is_said_not_numbered():
     model, trajectory, x, y, _ = linear(48)
     rows = asked(model, trajectory, batches(x, 1 - y), DEAR[:3])

@@ -1,5 +1,6 @@
 """What can be said for sure of the error on new data: the bounds of chatterji2020 as numbers, and the conjecture they need."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,8 +16,8 @@ from layerscope.analyses.joint import Joint, Moved, Point
 from layerscope.analyses.margin import Unfit, margin_bound
 from layerscope.analyses.robustness import PLAN, Data, checked, engine_of, partition_of, steady
 from layerscope.analyses.spec import BoundsSpec, Plan
-from layerscope.engine.batches import Forward, Targets, outputs_of, samples_in, targets_of, with_each
-from layerscope.engine.certified import shuffled
+from layerscope.engine.batches import Forward, Targets, outputs_of, targets_of, with_each
+from layerscope.engine.certified import TOGETHER, joined, shuffled
 from layerscope.engine.probe import Probe, probe
 from layerscope.engine.reference import reference
 from layerscope.engine.subject import Subject
@@ -380,16 +381,16 @@ def _itself(split: str, seen: Seen) -> Row:
 
 
 def _tested(joint: Joint, point: Point, test: Seen, spec: BoundsSpec) -> list[Row]:
-    """Both sides of the conjecture on new data, and their difference in each draw: of blocks that have no sample in common."""
-    task = shuffled(test.task, spec.seed, "test")
-    noisy, plain, draw = [], [], spec.most + spec.draws
-    for batch in task.data:
-        for rows in torch.arange(samples_in(batch)).split(spec.block):
-            block = with_each(batch, lambda tensor, rows=rows: tensor[rows])
-            noisy.append(float(joint.wrong(point, draw, block).double().mean()))
-            plain.append(float(joint.wrong((), draw, block).double().mean()))
-            draw += 1
-    n = len(test.wrong)
+    """Both sides of the conjecture on new data, and their difference in each draw: of blocks that have no sample in common, and
+    of which each counts as many samples as it has, so that sides are means over all samples."""
+    samples = joined(list(shuffled(test.task, spec.seed, "test").data), TOGETHER)
+    noisy, plain, n = [], [], len(test.wrong)
+    blocks = torch.arange(n).tensor_split(math.ceil(n / spec.block))
+    share = len(blocks) / n
+    for draw, rows in enumerate(blocks, spec.most + spec.draws):
+        block = with_each(samples, lambda tensor, rows=rows: tensor[rows])
+        noisy.append(share * float(joint.wrong(point, draw, block).sum()))
+        plain.append(share * float(joint.wrong((), draw, block).sum()))
     return [
         _test_row("expected_error", np.array(noisy), n, spec.level),
         _test_row("conjecture", np.array(noisy) - np.array(plain), n, spec.level),

@@ -61,8 +61,8 @@ def compare(tables: Mapping[str, Table], hyper: Hyper | None = None, spec: Compa
 
     Intervals are `runs`: over networks, as draws of a population of networks, each at `level` by itself; those of
     `tau_given` and `tau_granulated` over groups, with networks drawn anew for the same hyperparameters. A lead's is right
-    whichever of the others is the best. Of fewer than 9 networks there is none, but where all agree. What `status` is not ok
-    has no value.
+    whichever of the others is the best and, without `against`, whichever measure it turns out to be of. Of fewer than 9 networks
+    there is none, but where all agree. What `status` is not ok has no value.
 
     Raises `UseError` for fewer than 3 networks with a target, or unknown measures.
 
@@ -235,7 +235,8 @@ def _differences(
     lead: Row = {"metric": "tau_difference", "measure": first, "measure_b": BEST}
     if shared:
         lead |= {"value": float(min(values[0] for values, _ in shared)), "n": min(n for _, n in shared), "status": "ok"}
-        lead |= _interval(*resamples.lead(shared, spec.level), spec.level)
+        firsts = 1 if spec.against else len(ranked)  # whichever of them ranks best might have been asked of
+        lead |= _interval(*resamples.lead(shared, 1 - (1 - spec.level) / firsts), spec.level)
     else:
         lead |= {"status": LACKING, "reason": "no other measure shares enough networks with it to rank"}
     return [*(row(a, b) for a, b in pairs), lead]

@@ -36,6 +36,9 @@ def margin_bound(subject: Subject, task: Task, spec: BoundsSpec, delta: float) -
     to hold. It is 0 then; samples cannot show that it is small.
     """
     layers = layers_of(subject.model)
+    absent = [name for name in subject.world.trajectory.lacking(INIT) if name in dict(subject.model.named_parameters())]
+    if absent:
+        raise Unfit(f"it is about how far layers moved, and {absent[0]} has no start")
     with untouched(subject.model), torch.no_grad():
         sizes, radius, margins, norms = subject.run(subject.unmodified(), lambda net: _seen(net, subject, task, layers))
     if spec.radius is not None and radius > spec.radius:

@@ -338,7 +338,7 @@ def _dear(
         rows += _at_trained(critical((1.0,)), spec)
     if named & {"criticality", "pac_bayes_joint"}:
         found = critical(spec.alphas)
-        rows += [*found, *_joint(found)]
+        rows += [*found, *_joint(found, spec)]
     batches = (
         flat.chosen(list(train.data), spec.samples, spec.seed)
         if which & {"flatness_gaussian", "flatness_worst"}
@@ -375,11 +375,15 @@ def _at_trained(rows: Sequence[Row], spec: MeasuresSpec) -> list[Row]:
     return [*found, total | _total("pac_bayes", "", found)]
 
 
-def _joint(rows: Sequence[Row]) -> list[Row]:
+def _joint(rows: Sequence[Row], spec: MeasuresSpec) -> list[Row]:
     """D^2 / sigma^2 with the sigma of each module's criticality."""
     found = []
     for row in (row for row in rows if row["part"] != WHOLE):
         value = {"value": (row["distance"] / row["sigma"]) ** 2} if "value" in row else {}
+        if row["status"] == "zero" and value["value"]:  # that of the criticality: alpha is 0, and D is not
+            value |= {"status": "ok"}
+            if row["sigma"] in (spec.sigmas[0], spec.sigmas[-1]):
+                value |= {"status": "on the edge", "reason": f"sigma = {row['sigma']:g} is an end of its grid"}
         found.append(row | {"metric": "pac_bayes_joint"} | value)
     total = next(row for row in rows if row["part"] == WHOLE)
     return [*found, total | _total("pac_bayes_joint", "", found)]

@@ -224,7 +224,8 @@ def analyze(
             "seconds": round(time.perf_counter() - began, 2),
         }
         warnings = [*material.warnings, *table.provenance["warnings"]]
-        table = Table(table.frame, {**table.provenance, **facts, "warnings": warnings}, table.variants)
+        own = {"spec": spec.to_dict(), "warnings": warnings}
+        table = Table(table.frame, {**table.provenance, **facts, **own}, table.variants)
         run.save_analysis(name, table, spec, inputs)
         run.record(f"analysis {name}", facts)
     return table

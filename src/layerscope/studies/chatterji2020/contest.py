@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MEASURES = {"measures": MeasuresSpec()}
+QUICK = {"measures": MeasuresSpec(most=48, samples=1000)}
+"""Fewer draws, and so looser certificates, where two cores must do."""
 OF_THE_PAPER = (
     "log_pfn",
     "log_psn",
@@ -162,7 +164,7 @@ _FAIL = Claim(
 )
 
 SMOKES = Scale(
-    smoke(), MEASURES, 2, "four widths of a fully connected network on embedded digits: shows that everything runs"
+    smoke(), QUICK, 2, "four widths of a fully connected network on embedded digits: shows that everything runs"
 )
 
 
@@ -185,7 +187,7 @@ TABLE2 = _table(
         "smoke": SMOKES,
         "small": Scale(
             small(),
-            MEASURES,
+            QUICK,
             2,
             "six small architectures, with true and with 20 % random labels, on 1,000 images of MNIST; two seeds",
         ),
@@ -213,7 +215,7 @@ TABLE4 = _table(
         "smoke": SMOKES,
         "small": Scale(
             widths(MNIST, "alexnet-small?lrn=no", (0.0625, 0.125, 0.25, 0.5)),
-            MEASURES,
+            QUICK,
             5,
             "a small AlexNet in place of ResNet18, of four widths, on 1,000 images of MNIST",
         ),

@@ -12,7 +12,12 @@ from layerscope.studies.frame import Claim, Replicate, Scale, Study
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SPEC = CriticalitySpec(eps=(0.1, 0.15, 0.2, 0.3))
+EPS = (0.1, 0.2, 0.3)
+SPECS = {
+    "smoke": CriticalitySpec(eps=EPS, most=16),
+    "small": CriticalitySpec(eps=EPS, most=64),
+    "paper": CriticalitySpec(eps=EPS),
+}
 
 
 def of_network(seed: Replicate, network: str) -> dict[float, float]:
@@ -24,9 +29,9 @@ def of_network(seed: Replicate, network: str) -> dict[float, float]:
 def smallest_ratio(seed: Replicate) -> float:
     """The smallest over eps of log(criticality with corrupted labels / with true labels); NaN if one of them is missing."""
     true, corrupted = (of_network(seed, name) for name in ("resnet", "corrupt"))
-    if set(true) != set(SPEC.eps) or set(corrupted) != set(SPEC.eps) or min(true.values()) <= 0:
+    if set(true) != set(EPS) or set(corrupted) != set(EPS) or min(true.values()) <= 0:
         return math.nan
-    return min(math.log(corrupted[eps] / true[eps]) for eps in SPEC.eps)
+    return min(math.log(corrupted[eps] / true[eps]) for eps in EPS)
 
 
 def figures(replicates: Sequence[Replicate]) -> "dict[str, Figure]":
@@ -57,7 +62,7 @@ FIG5 = Study(
         Claim(
             "corrupt_more_critical",
             "A network trained with 20 % random labels has a larger criticality than one with true labels, at every eps.",
-            f"the smallest over eps = {', '.join(f'{eps:g}' for eps in SPEC.eps)} of log(criticality with corrupted labels / "
+            f"the smallest over eps = {', '.join(f'{eps:g}' for eps in EPS)} of log(criticality with corrupted labels / "
             "with true labels), networks of the same seed",
             "nats",
             "above",
@@ -66,7 +71,7 @@ FIG5 = Study(
         ),
     ),
     scales={
-        name: Scale({"resnet": spec, "corrupt": corrupt(spec)}, {"criticality": SPEC}, SEEDS[name], ABOUT[name])
+        name: Scale({"resnet": spec, "corrupt": corrupt(spec)}, {"criticality": SPECS[name]}, SEEDS[name], ABOUT[name])
         for name, spec in BASE.items()
     },
     figures=figures,

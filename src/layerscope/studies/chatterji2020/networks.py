@@ -25,7 +25,7 @@ SMOKE = TrainSpec(
 """Two residual blocks on embedded digits."""
 
 SMALL = TrainSpec(
-    model="resnet-v1-18?norm=none&width=0.125",
+    model="resnet-v2-2^3?norm=none&width=0.125",
     data="mnist?n_train=1000&n_test=2000",
     epochs=80,
     batch_size=64,
@@ -35,8 +35,9 @@ SMALL = TrainSpec(
     target_loss=0.1,
     checkpoints=(1, 2, 4, 8),
 )
-"""The paper's ResNet18-V1 without batch norm, of half the paper's 1x width, on 1,000 images of MNIST. Learning rate, batch size
-and the end of training are ours: at a cross-entropy of 0.19 training errors of such networks are about 5 %, the floor."""
+"""Six residual blocks, 16 linear maps, on 1,000 images of MNIST, for ResNet18-V1 takes too long on two cores, and without batch
+norm and of such a width does not learn with every seed. Learning rate, batch size and the end of training are ours: at a
+cross-entropy of 0.19 training errors of such networks are about 5 %, the floor."""
 
 PAPER = TrainSpec(
     model="resnet-v1-18?norm=none",
@@ -58,8 +59,8 @@ BASE = {"smoke": SMOKE, "small": SMALL, "paper": PAPER}
 SEEDS = {"smoke": 2, "small": 5, "paper": 5}
 ABOUT = {
     "smoke": "a residual network of two blocks on embedded digits: shows that everything runs, decides nothing",
-    "small": "ResNet18-V1 without batch norm of an eighth of the ordinary width on 1,000 images of MNIST, until training "
-    "cross-entropy is below 0.1",
+    "small": "a residual network (V2) of six blocks without batch norm on 1,000 images of MNIST, until training cross-entropy is "
+    "below 0.1",
     "paper": "ResNet18-V1 without batch norm on CIFAR-10, as in the paper's appendix C",
 }
 

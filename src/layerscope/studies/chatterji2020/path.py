@@ -1,16 +1,22 @@
 """chatterji2020, Figs. 1, 4 and 10: what lies between the start and the trained values, and beside that way."""
 
 import math
+from collections.abc import Callable
 
 from layerscope.analyses.spec import LandscapeSpec
 from layerscope.partition import WHOLE
 from layerscope.plots.landscape import falls, widths
+from layerscope.spec import Spec
 from layerscope.studies.chatterji2020.networks import SOURCE, scales
 from layerscope.studies.chatterji2020.rewinding import of
-from layerscope.studies.frame import Claim, Replicate, Study
+from layerscope.studies.frame import Claim, Replicate, Scale, Study
 from layerscope.table import Table
 
-VALLEYS = {"smoke": ("stage0", "stage2.block1.conv2"), "small": ("stage0", "stage4.block2.conv2")}
+VALLEYS = {
+    "smoke": ("stage0", "stage2.block1.conv2"),
+    "small": ("stage0", "stage3.block2.conv2"),
+    "paper": ("stage0", "stage4.block2.conv2"),
+}
 """The parts whose valleys are drawn: the first module, and the last of the last block."""
 
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -35,6 +41,11 @@ def narrowest(seed: Replicate) -> float:
 
 def _valley(parts: tuple[str, ...]) -> LandscapeSpec:
     return LandscapeSpec(parts=parts, alphas=ALPHAS, sigmas=(0.025, 0.05, 0.1, 0.2, 0.4), valley=True, draws=2)
+
+
+def _for_each(name: str, asked: Callable[[tuple[str, ...]], Spec]) -> dict[str, Scale]:
+    """The scales of a study of those parts."""
+    return scales({}, **{scale: {name: asked(parts)} for scale, parts in VALLEYS.items()})
 
 
 def _noisy(parts: tuple[str, ...]) -> LandscapeSpec:
@@ -76,7 +87,7 @@ FIG1 = Study(
             narrowest,
         ),
     ),
-    scales=scales({"valley": _valley(VALLEYS["small"])}, smoke={"valley": _valley(VALLEYS["smoke"])}),
+    scales=_for_each("valley", _valley),
 )
 
 FIG4 = Study(
@@ -95,7 +106,7 @@ FIG10 = Study(
         _monotone("error", "error", 0.01, "noisy", "fraction"),
         _monotone("cross_entropy", "cross-entropy", 0.05, "noisy", "nats"),
     ),
-    scales=scales({"noisy": _noisy(VALLEYS["small"])}, smoke={"noisy": _noisy(VALLEYS["smoke"])}),
+    scales=_for_each("noisy", _noisy),
 )
 
 STUDIES = (FIG1, FIG4, FIG10)
