@@ -21,7 +21,7 @@ MINIMUM_RUNS = 5
 LEVEL = 0.95
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Replicate:
     """What the networks of one seed gave: the table of each analysis of each network, by their names in the scale."""
 

@@ -1,0 +1,215 @@
+"""The studies of chatterji2020: each statistic on tables that can be worked out by hand, and every row at smoke scale."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+
+from layerscope.cli import main
+from layerscope.studies.chatterji2020 import (
+    STUDIES,
+    activations,
+    bounds,
+    contest,
+    criticality,
+    path,
+    rewinding,
+    spectra,
+)
+from layerscope.studies.chatterji2020.networks import BASE, corrupt, fixup
+from layerscope.studies.frame import Replicate
+from layerscope.studies.session import units
+from layerscope.table import Table
+
+COSTS = {"a": 0.5, "b": 0.02, "c.conv": 0.0, "scale": 0.9}
+WHOLE = "whole network"
+
+
+def rewound(costs=COSTS, **of_criteria) -> Table:
+    """Changes of three criteria; the unmodified network errs on 2 %, and chance is 90 %."""
+    rows = [{"perturbation": "none", "metric": "error", "split": "train", "value": 0.02}]
+    for name, (metric, split) in rewinding.CRITERIA.items():
+        for part, cost in {**of_criteria.get(name.replace(" ", "_"), costs), WHOLE: 0.88}.items():
+            rows.append(
+                {
+                    "part": part,
+                    "perturbation": "rewind",
+                    "step": 0,
+                    "metric": f"{metric}_delta",
+                    "split": split,
+                    "value": cost,
+                }
+            )
+    return Table.of(rows, {"chance": 0.9})
+
+
+def seed(**tables: Table) -> Replicate:
+    return Replicate({("resnet", name): table for name, table in tables.items()})
+
+
+def test_share_of_critical_modules_without_scalars_and_the_whole():
+    assert rewinding.share_critical(rewound()) == pytest.approx(1 / 3)  # a of a, b, c
+
+
+def test_the_criteria_agree_as_the_least_of_three_correlations():
+    other = {"a": 0.1, "b": 0.3, "c": 0.2}
+    table = rewound({"a": 0.5, "b": 0.2, "c": 0.1}, test_error=other)
+    assert rewinding.agreement(table) == pytest.approx(spearmanr([0.5, 0.2, 0.1], list(other.values()))[0])
+    assert rewinding.agreement(rewound()) == pytest.approx(1.0)
+
+
+def test_the_same_pattern_is_over_modules_that_both_have():
+    both = Replicate(
+        {("resnet", "modules"): rewound(), ("adam", "modules"): rewound({"a": 0.1, "b": 0.2, "c": 0.3, "more": 1.0})}
+    )
+    assert rewinding.same_pattern(both, "adam") == pytest.approx(-1.0)
+
+
+def test_a_fall_along_the_way_is_what_is_sure_of_it():
+    common = {"part": "a", "perturbation": "interpolate", "metric": "error_worsening", "split": "test", "status": "ok"}
+    rows = [common | {"value": -0.1, "low": -0.15, "high": -0.04}, common | {"value": -0.1, "low": -0.3, "high": 0.1}]
+    assert path.largest_fall(Table.of(rows), "error") == pytest.approx(0.04)
+    assert path.largest_fall(Table.of(rows[1:]), "error") == 0.0
+
+
+def test_the_wider_valley_counts_at_its_narrowest():
+    rows = [{"perturbation": "none", "metric": "error", "split": "train", "value": 0.0, "status": "ok"}]
+    borne = {"a": {0.0: 0, 1.0: 2}, "b": {0.0: 1, 1.0: 2}}
+    for part, of in borne.items():
+        for alpha, last in of.items():
+            place = {"part": part, "alpha": alpha, "metric": "error", "split": "train", "status": "ok"}
+            rows.append(place | {"perturbation": "interpolate", "value": 0.0})
+            for number, sigma in enumerate((0.1, 0.2), start=1):
+                for draw in (0, 1):
+                    value = 0.0 if number <= last else 0.5
+                    rows.append(
+                        place | {"perturbation": "noise", "sigma": sigma, "draw": draw, "value": value, "level": 0.95}
+                    )
+    assert path.narrowest(seed(valley=Table.of(rows))) == pytest.approx(0.5)
+
+
+def test_what_tells_modules_apart():
+    rows = []
+    for part, values in {"a": (1.0, 8.0), "b": (1.0, 4.0), "c": (2.0, 4.0)}.items():
+        for step, value in zip((0, 7), values, strict=True):
+            rows.append(
+                {"part": part, "step": step, "metric": "operator_largest", "to": "", "value": value, "status": "ok"}
+            )
+            moved = {"part": part, "step": step, "metric": "operator_largest", "to": "start", "status": "ok"}
+            rows.append(moved | {"value": {"a": 1.0, "b": 2.0, "c": 3.0}[part] * step})
+    one = seed(modules=rewound(), spectra=Table.of(rows))
+    assert spectra.growth(one, "operator_largest")["a"] == pytest.approx(math.log(8))
+    assert spectra.association(one, spectra.growth(one, "operator_largest")) == pytest.approx(1.0)
+    assert spectra.association(one, spectra.moved(one)) == pytest.approx(1.0)  # the other way round
+
+
+def test_similarity_of_ambient_and_critical_modules():
+    cka = {"a": (1.0, 0.7, 0.2), "b": (1.0, 1.0, 0.9), "c": (1.0, 1.0, 0.7)}
+    rows = [
+        {"part": part, "layer": layer, "step": 0, "status": "ok", "metric": "cka", "value": value}
+        for part, values in cka.items()
+        for layer, value in zip(("x", "y", "z"), values, strict=True)
+    ]
+    one = seed(modules=rewound(), similarity=Table.of(rows, {"layers": ["x", "y", "z"]}))
+    assert activations.of_ambient(one) == pytest.approx(0.8)
+    assert activations.steepest(one) == pytest.approx(0.5 / 0.8)
+
+
+def network_criticality(values) -> Table:
+    rows = [
+        {"part": WHOLE, "metric": "criticality", "eps": eps, "value": v}
+        for eps, v in zip(criticality.EPS, values, strict=True)
+    ]
+    return Table.of(rows)
+
+
+def test_the_smallest_ratio_of_criticalities():
+    def of(true, corrupted):
+        tables = {
+            ("resnet", "criticality"): network_criticality(true),
+            ("corrupt", "criticality"): network_criticality(corrupted),
+        }
+        return criticality.smallest_ratio(Replicate(tables))
+
+    assert of((3.0, 2.0, 1.0), (6.0, 2.0, 4.0)) == pytest.approx(0.0)
+    assert of((1.0, 1.0, 1.0), (2.0, 4.0, 8.0)) == pytest.approx(math.log(2))
+    assert math.isnan(of((1.0, 1.0, 1.0), (math.nan, 4.0, 8.0)))
+    assert math.isnan(of((1.0, 1.0, 0.0), (1.0, 4.0, 8.0)))
+
+
+def measured(gap: float, **values: float) -> Table:
+    rows = [{"part": WHOLE, "metric": "generalisation_gap", "unit": "fraction", "value": gap, "status": "ok"}]
+    rows += [{"part": WHOLE, "metric": name, "value": value, "status": "ok"} for name, value in values.items()]
+    return Table.of(rows, {"error": 0.0})
+
+
+def test_the_lead_of_criticality_over_the_best_other():
+    random = np.random.default_rng(0)
+    gaps = np.linspace(0.1, 0.6, 24)
+    tables = {
+        (f"n{k}", "measures"): measured(
+            gap,
+            criticality=gap,
+            **{name: float(random.normal()) for name in contest.OF_THE_PAPER if name != "criticality"},
+        )
+        for k, gap in enumerate(gaps)
+    }
+    found = contest.lead([Replicate(tables)])
+    assert (found.n, found.reason) == (24, "")
+    assert 0 < found.low < found.value < found.high <= 2
+    few = contest.lead([Replicate(dict(list(tables.items())[:10]))])
+    assert few.reason == "10 networks; at least 20 are needed"
+    assert set(contest.figures([Replicate(tables)])) >= {"tau"} or contest.figures([Replicate(tables)])
+
+
+def test_the_best_tau_over_widths():
+    order = {"criticality": (1, 2, 3, 4), "log_pfn": (4, 3, 2, 1)}
+    others = {name: (1, 2, 4, 3) for name in contest.OF_THE_PAPER if name not in order}
+    tables = {
+        (f"w{k}", "measures"): measured(gap, **{name: float(v[k]) for name, v in (order | others).items()})
+        for k, gap in enumerate((0.4, 0.3, 0.2, 0.1))
+    }
+    assert contest.best_tau(Replicate(tables)) == pytest.approx(1.0)  # log_pfn
+
+
+def test_the_conjecture_is_a_difference():
+    table = Table.of([{"metric": "conjecture", "value": 0.03, "status": "ok"}])
+    assert bounds.conjecture(seed(bounds=table)) == pytest.approx(0.03)
+
+
+def test_networks_differ_in_what_they_are_named_after():
+    for spec in BASE.values():
+        noisy = corrupt(spec)
+        assert noisy.data.endswith("random=0.2")
+        assert (noisy.augment, noisy.weight_decay) == ("none", 0.0)
+        assert "norm=scalar" in fixup(spec).model
+    assert len(units(contest.TABLE2.scales["small"])) == 24
+
+
+def test_every_row_has_its_scales_and_claims():
+    assert len(STUDIES) == 15
+    for study in STUDIES:
+        assert {"smoke", "paper"} <= set(study.scales)
+        assert len({claim.id for claim in study.claims}) == len(study.claims) > 0
+
+
+SLOW = [
+    pytest.param(study.id, marks=[] if study.id.endswith(("fig2", "fig8")) else pytest.mark.slow) for study in STUDIES
+]
+
+
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory):
+    return tmp_path_factory.mktemp("networks")
+
+
+@pytest.mark.parametrize("name", SLOW)
+def test_smoke(name, networks, tmp_path):
+    made = ["reproduce", name, "--out", str(tmp_path / "out"), "--networks", str(networks)]
+    assert main(made) == 0
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "The claims of the paper" in page
+    assert list((tmp_path / "out" / "figures").glob("*.png"))
+    verdicts = Table.open(tmp_path / "out" / "verdicts.parquet")
+    assert set(verdicts.frame["verdict"]) == {"inconclusive"}
