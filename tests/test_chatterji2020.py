@@ -66,21 +66,29 @@ def test_the_same_pattern_is_over_modules_that_both_have():
     assert rewinding.same_pattern(both, "adam") == pytest.approx(-1.0)
 
 
-def test_a_fall_along_the_way_is_what_is_sure_of_it():
+def falling(value: float, low: float | None, high: float | None) -> dict:
     common = {"part": "a", "perturbation": "interpolate", "metric": "error_worsening", "split": "test", "status": "ok"}
-    rows = [common | {"value": -0.1, "low": -0.15, "high": -0.04}, common | {"value": -0.1, "low": -0.3, "high": 0.1}]
-    assert path.largest_fall(Table.of(rows), "error") == pytest.approx(0.04)
-    assert path.largest_fall(Table.of(rows[1:]), "error") == 0.0
+    return common | {"value": value, "low": low, "high": high}
+
+
+def test_a_fall_along_the_way_is_between_what_is_sure_and_what_is_left_open():
+    one = Table.of([falling(-0.1, -0.15, -0.04), falling(-0.05, -0.3, 0.1), falling(0.2, 0.1, 0.3)])
+    found = path.fall([seed(path=one)] * 5, "path", "error")
+    assert found[:4] == pytest.approx((0.1, 0.04, 0.3, 5))
+    assert found.reason == ""
+    assert path.fall([seed(path=one)] * 4, "path", "error").reason.startswith("4 runs")
+    unknown = Table.of([falling(-0.1, None, None)])
+    assert path.fall([seed(path=unknown)] * 5, "path", "error").reason == "some pairs of places could not be compared"
 
 
 def test_the_wider_valley_counts_at_its_narrowest():
     rows = [{"perturbation": "none", "metric": "error", "split": "train", "value": 0.0, "status": "ok"}]
-    borne = {"a": {0.0: 0, 1.0: 2}, "b": {0.0: 1, 1.0: 2}}
+    borne = {"a": {0.0: 0, 1.0: 1}, "b": {0.0: 1, 1.0: 2}}
     for part, of in borne.items():
         for alpha, last in of.items():
             place = {"part": part, "alpha": alpha, "metric": "error", "split": "train", "status": "ok"}
             rows.append(place | {"perturbation": "interpolate", "value": 0.0})
-            for number, sigma in enumerate((0.1, 0.2), start=1):
+            for number, sigma in enumerate((0.1, 0.2, 0.4), start=1):
                 for draw in (0, 1):
                     value = 0.0 if number <= last else 0.5
                     rows.append(
@@ -100,8 +108,18 @@ def test_what_tells_modules_apart():
             rows.append(moved | {"value": {"a": 1.0, "b": 2.0, "c": 3.0}[part] * step})
     one = seed(modules=rewound(), spectra=Table.of(rows))
     assert spectra.growth(one, "operator_largest")["a"] == pytest.approx(math.log(8))
-    assert spectra.association(one, spectra.growth(one, "operator_largest")) == pytest.approx(1.0)
-    assert spectra.association(one, spectra.moved(one)) == pytest.approx(1.0)  # the other way round
+    assert spectra.separation(one, spectra.growth(one, "operator_largest")) == 1.0  # a is critical, and grew most
+    assert spectra.separation(one, spectra.moved(one)) == 0.0  # the other way round
+    assert math.isnan(
+        spectra.separation(seed(modules=rewound({"b": 0.0, "c": 0.0}), spectra=Table.of(rows)), spectra.moved(one))
+    )
+
+
+def test_nothing_told_apart_is_an_area_of_a_half():
+    assert spectra.off_half([0.5, 0.5, 0.5, 0.4, 0.6])[:2] == pytest.approx((0.0, 0.0))
+    low = spectra.off_half([0.1, 0.12, 0.1, 0.12, 0.1])
+    assert 0.3 < low.low < low.value < low.high < 0.5
+    assert spectra.off_half([math.nan, 0.5, 0.5, 0.5, 0.5]).reason.startswith("no module is critical")
 
 
 def test_similarity_of_ambient_and_critical_modules():
@@ -136,6 +154,7 @@ def test_the_smallest_ratio_of_criticalities():
     assert of((1.0, 1.0, 1.0), (2.0, 4.0, 8.0)) == pytest.approx(math.log(2))
     assert math.isnan(of((1.0, 1.0, 1.0), (math.nan, 4.0, 8.0)))
     assert math.isnan(of((1.0, 1.0, 0.0), (1.0, 4.0, 8.0)))
+    assert math.isnan(of((1.0, 1.0, 1.0), (0.0, 4.0, 8.0)))
 
 
 def measured(gap: float, **values: float) -> Table:
@@ -159,7 +178,7 @@ def test_the_lead_of_criticality_over_the_best_other():
     assert (found.n, found.reason) == (24, "")
     assert 0 < found.low < found.value < found.high <= 2
     few = contest.lead([Replicate(dict(list(tables.items())[:10]))])
-    assert few.reason == "10 networks; at least 20 are needed"
+    assert few.reason == "10 networks of different kinds; at least 20 are needed"
     assert set(contest.figures([Replicate(tables)])) >= {"tau"} or contest.figures([Replicate(tables)])
 
 
@@ -170,12 +189,18 @@ def test_the_best_tau_over_widths():
         (f"w{k}", "measures"): measured(gap, **{name: float(v[k]) for name, v in (order | others).items()})
         for k, gap in enumerate((0.4, 0.3, 0.2, 0.1))
     }
-    assert contest.best_tau(Replicate(tables)) == pytest.approx(1.0)  # log_pfn
+    found = contest.best_tau([Replicate(tables)] * 5)
+    assert found.value == pytest.approx(1.0)  # log_pfn
+    assert (found.n, found.reason) == (5, "")
+    assert contest.best_tau([Replicate(tables)]).reason.startswith("1 runs")
 
 
 def test_the_conjecture_is_a_difference():
-    table = Table.of([{"metric": "conjecture", "value": 0.03, "status": "ok"}])
+    table = Table.of([{"metric": "conjecture", "value": value, "status": "ok"} for value in (0.03, 0.05)])
     assert bounds.conjecture(seed(bounds=table)) == pytest.approx(0.03)
+    assert math.isnan(
+        bounds.conjecture(seed(bounds=Table.of([{"metric": "theorem_3.2", "value": 1.0, "status": "ok"}])))
+    )
 
 
 def test_networks_differ_in_what_they_are_named_after():

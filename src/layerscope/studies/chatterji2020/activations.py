@@ -2,11 +2,12 @@
 
 import math
 
+import numpy as np
 import pandas as pd
 
 from layerscope.analyses.spec import SimilaritySpec
 from layerscope.studies.chatterji2020.networks import SOURCE, scales
-from layerscope.studies.chatterji2020.rewinding import MODULES, costs
+from layerscope.studies.chatterji2020.rewinding import MODULES, costs, is_critical
 from layerscope.studies.frame import Claim, Replicate, Study
 
 ANALYSES = {"modules": MODULES, "similarity": SimilaritySpec(n=512, steps=())}
@@ -22,20 +23,19 @@ def similarities(seed: Replicate) -> pd.DataFrame:
 
 def of_ambient(seed: Replicate) -> float:
     """Of modules that cost less than a tenth of what there is to lose: mean CKA of the last layer's outputs."""
-    cost, table = costs(seed.table("modules")), seed.table("modules")
-    own = table.where(perturbation="none", metric="error", split="train")["value"].iloc[0]
-    ambient = cost.index[cost < 0.1 * (table.provenance["chance"] - own)]
-    found = similarities(seed)
-    return float(found.loc[found.index.isin(ambient)].iloc[:, -1].mean())
+    critical = is_critical(seed.table("modules"))
+    ambient = [part for part, is_one in critical.items() if not is_one]
+    found = similarities(seed).reindex(ambient)
+    return float(found.iloc[:, -1].mean(skipna=False)) if len(found) else math.nan
 
 
 def steepest(seed: Replicate) -> float:
     """Of the most critical module: the largest fall of CKA from one layer to the next (or at the module), as a share of the
     whole fall from 1 to the least."""
     row = similarities(seed).loc[costs(seed.table("modules")).idxmax()].dropna()
-    before = row.shift(fill_value=1.0)
-    whole = 1.0 - float(row.min())
-    return float((before - row).max()) / whole if whole > 0 else math.nan
+    least = np.minimum.accumulate([1.0, *row])  # what has recovered and falls again has not fallen further
+    whole = 1.0 - float(least[-1])
+    return float(-np.diff(least).min()) / whole if whole > 0 else math.nan
 
 
 FIG9 = Study(
@@ -56,7 +56,7 @@ FIG9 = Study(
         Claim(
             "critical_gradual",
             "With a critical module put back, similarity degrades gradually over the layers, not abruptly.",
-            "of the most critical module: the largest fall of CKA from one layer to the next / the fall from 1 to the least",
+            "of the most critical module: the largest further fall of CKA from one layer to the next / the whole fall",
             "share",
             "below",
             0.5,

@@ -1,14 +1,19 @@
 """chatterji2020, theorems 3.2 and B.2, corollary 3.3, and the conjecture that the last rests on."""
 
+import math
+
 from layerscope.analyses.spec import BoundsSpec
+from layerscope.plots.grid import records
 from layerscope.studies.chatterji2020.networks import SOURCE, scales
 from layerscope.studies.frame import Claim, Replicate, Study
 
+EPS = (0.05, 0.1)
+
 
 def conjecture(seed: Replicate) -> float:
-    """Mean error of the noisy network on held-out data minus the error of the trained one."""
-    row = seed.table("bounds").where(metric="conjecture").iloc[0]
-    return float(row["value"])
+    """The smallest over eps of the mean error of the noisy network on held-out data minus the error of the trained one."""
+    rows = seed.table("bounds").where(metric="conjecture", status="ok")
+    return min((row["value"] for row in records(rows)), default=math.nan)
 
 
 BOUNDS = Study(
@@ -19,15 +24,15 @@ BOUNDS = Study(
         Claim(
             "conjecture",
             "On new data the trained network errs no more than the network on the way to the start with noise, in the mean.",
-            "expected test error of the noisy network (all modules at once, at the joint criticality of eps) minus that of the "
-            "trained one",
+            f"the smallest over eps = {', '.join(f'{eps:g}' for eps in EPS)} of the expected test error of the noisy network "
+            "(all modules at once, at the joint criticality of eps) minus that of the trained one",
             "fraction",
             "above",
             0.0,
             conjecture,
         ),
     ),
-    scales=scales({"bounds": BoundsSpec()}),
+    scales=scales({"bounds": BoundsSpec(eps=EPS, most=64)}, smoke={"bounds": BoundsSpec(eps=EPS, most=32, draws=200)}),
 )
 
 STUDIES = (BOUNDS,)

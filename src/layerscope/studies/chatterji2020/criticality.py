@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 EPS = (0.1, 0.2, 0.3)
 SPECS = {
     "smoke": CriticalitySpec(eps=EPS, most=16),
-    "small": CriticalitySpec(eps=EPS, most=64),
+    "small": CriticalitySpec(eps=EPS, most=128),
     "paper": CriticalitySpec(eps=EPS),
 }
 
@@ -27,9 +27,9 @@ def of_network(seed: Replicate, network: str) -> dict[float, float]:
 
 
 def smallest_ratio(seed: Replicate) -> float:
-    """The smallest over eps of log(criticality with corrupted labels / with true labels); NaN if one of them is missing."""
+    """The smallest over eps of log(criticality with corrupted labels / with true labels); NaN if one of them is missing, or 0."""
     true, corrupted = (of_network(seed, name) for name in ("resnet", "corrupt"))
-    if set(true) != set(EPS) or set(corrupted) != set(EPS) or min(true.values()) <= 0:
+    if set(true) != set(EPS) or set(corrupted) != set(EPS) or min(*true.values(), *corrupted.values()) <= 0:
         return math.nan
     return min(math.log(corrupted[eps] / true[eps]) for eps in EPS)
 

@@ -30,16 +30,20 @@ def costs(table: Table, metric: str = "error", split: str = "train") -> pd.Serie
     return found.loc[~found.index.str.contains(SCALARS)]
 
 
+def is_critical(table: Table) -> pd.Series:
+    """By part: whether it costs more than a tenth of what there is to lose in training error."""
+    return costs(table) > 0.1 * (table.provenance["chance"] - _unmodified(table))
+
+
 def share_critical(table: Table) -> float:
-    """Share of the parts that cost more than a tenth of what there is to lose in training error."""
-    gap = table.provenance["chance"] - _unmodified(table)
-    return float((costs(table) > 0.1 * gap).mean())
+    """Share of the parts that are critical."""
+    return float(is_critical(table).mean())
 
 
 def agreement(table: Table) -> float:
     """The smallest rank correlation of two of the three criteria over parts."""
     found = pd.DataFrame({name: costs(table, *how) for name, how in CRITERIA.items()}).corr(method="spearman")
-    return float(found.min().min())
+    return float(found.to_numpy().min())
 
 
 def same_pattern(seed: Replicate, other: str) -> float:
