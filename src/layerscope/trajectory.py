@@ -52,6 +52,13 @@ class Trajectory:
         self.steps: tuple[Step, ...] = tuple(self._sources)
         self.unit = unit or unit_of(self.steps)
 
+    def ends(self) -> "Trajectory":
+        """The start, where there is one, and the trained values, held in memory: for whoever asks for them in every draw."""
+        found = {"final": self.tensors(FINAL, None)}
+        if self.has_start:
+            found["pretrained" if self.pretrained else "initial"] = self.tensors(INIT, None)
+        return Trajectory.of(**found)
+
     def fitted(self, model: nn.Module) -> "Trajectory":
         """The same trajectory by the names that tensors have in a model. Prefixes of wrappers such as `module.` are taken off
         where the names of a checkpoint fit the model without them; that of a base model such as `transformer.`, which its own

@@ -103,7 +103,7 @@ def bounds(
     if WHOLE in (part.name for part in partition):
         raise UseError(f"no Part can be called {WHOLE!r}: that is the Part of all tensors")
     subject = Subject(
-        model, World.of(model, _held(trajectory).fitted(model), {}, spec.seed), forward, None, plan.device
+        model, World.of(model, trajectory.ends().fitted(model), {}, spec.seed), forward, None, plan.device
     )
     seen = {split: _seen(subject, splits[split], targets, anyway) for split in ("train", "test") if split in splits}
     network = Network.of(subject, partition, seen["train"], spec)
@@ -178,12 +178,6 @@ class Network:
     @property
     def delta(self) -> float:
         return 1 - self.spec.level
-
-
-def _held(trajectory: Trajectory) -> Trajectory:
-    """Start and end in memory: every draw asks for them."""
-    named = {"pretrained" if trajectory.pretrained else "initial": trajectory.tensors(INIT, None)}
-    return Trajectory.of(final=trajectory.tensors(FINAL, None), **named)
 
 
 def _seen(subject: Subject, data: Data, targets: Targets, anyway: bool) -> Seen:

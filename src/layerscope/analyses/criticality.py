@@ -27,7 +27,6 @@ from layerscope.metrics import ErrorRate
 from layerscope.partition import WHOLE, Part, Partition
 from layerscope.perturb import Noise, World
 from layerscope.runtime import Progress
-from layerscope.state import State
 from layerscope.stats import bounded_mean, capital
 from layerscope.step import FINAL, INIT
 from layerscope.table import Table
@@ -92,7 +91,7 @@ def criticality(
     if WHOLE in (part.name for part in partition):
         raise UseError(f"no Part can be called {WHOLE!r}: that is the Part of all tensors")
     subject = Subject(
-        model, World.of(model, _held(trajectory).fitted(model), {}, spec.seed), forward, None, plan.device
+        model, World.of(model, trajectory.ends().fitted(model), {}, spec.seed), forward, None, plan.device
     )
     task = Task(data, [ErrorRate(spec.level)], targets)
     seen = probe(subject, data, targets, anyway)
@@ -125,13 +124,6 @@ def criticality(
         **trajectory.facts(),
     }
     return Table.of(rows, facts)
-
-
-def _held(trajectory: Trajectory) -> Trajectory:
-    """Start and end in memory: every draw asks for them."""
-    start: State = trajectory.tensors(INIT, None)
-    named = {"pretrained": start} if trajectory.pretrained else {"initial": start}
-    return Trajectory.of(final=trajectory.tensors(FINAL, None), **named)
 
 
 def _of(part: Part, blocks: Few | None, compute: Compute, asked: Asked, own: float) -> tuple[list[Row], dict[str, Any]]:

@@ -27,7 +27,6 @@ from layerscope.partition import WHOLE, Part, Partition
 from layerscope.perturb import Interpolate, Noise, Variant, World
 from layerscope.plots.names import SHARE, WORSENING
 from layerscope.runtime import Progress
-from layerscope.step import FINAL, INIT
 from layerscope.table import Table
 from layerscope.trajectory import Trajectory
 
@@ -109,7 +108,7 @@ def landscape(
     trajectory = checked(trajectory, model)
     partition = partition or partition_of(model, spec)
     partition.check(model)
-    world = World.of(model, _held(trajectory).fitted(model), {}, spec.seed)
+    world = World.of(model, trajectory.ends().fitted(model), {}, spec.seed)
     subject = Subject(model, world, forward, None, plan.device)
     parts = _chosen(partition, spec)
     measured = as_metrics([built_in.named(name, spec.level) for name in spec.metrics])
@@ -151,14 +150,6 @@ def landscape(
     }
     kept = [{"run": run, **{name: value for name, value in row.items() if name != "state"}} for row in rows]
     return Table.of(kept, facts, variants={variant.id: variant.to_dict() for variant in [Variant(), *variants]})
-
-
-def _held(trajectory: Trajectory) -> Trajectory:
-    """The ends of the way in memory, as far as they are there: every place asks for them."""
-    ends = {"final": trajectory.tensors(FINAL, None)}
-    if trajectory.has_start:
-        ends["pretrained" if trajectory.pretrained else "initial"] = trajectory.tensors(INIT, None)
-    return Trajectory.of(**ends)
 
 
 def _chosen(partition: Partition, spec: LandscapeSpec) -> list[Part]:

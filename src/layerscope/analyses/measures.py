@@ -35,7 +35,7 @@ from layerscope.perturb import Rewind, Variant, World
 from layerscope.perturb.swap import parameters
 from layerscope.runtime import Progress
 from layerscope.state import State
-from layerscope.step import FINAL, INIT
+from layerscope.step import INIT
 from layerscope.table import Table
 from layerscope.trajectory import Trajectory
 
@@ -108,7 +108,7 @@ def measures(
     if strange := [name for name in data if name not in SPLITS]:
         raise unknown("split", strange[0], SPLITS)
     given, trajectory = trajectory, checked(trajectory, model)
-    world = World.of(model, _held(trajectory).fitted(model), {}, spec.seed)
+    world = World.of(model, trajectory.ends().fitted(model), {}, spec.seed)
     subject = Subject(model, world, forward, None, plan.device)
     outcomes: dict[str, list[Row]] = {}
     probes: dict[str, Probe] = {}
@@ -394,16 +394,6 @@ def _plain(row: Mapping[str, Any]) -> Row:
     import pandas as pd
 
     return {str(name): value for name, value in row.items() if not pd.isna(value) and value != "" and name != "run"}
-
-
-def _held(trajectory: Trajectory) -> Trajectory:
-    """Start and end in memory: every draw asks for them."""
-    final = trajectory.tensors(FINAL, None)
-    if not trajectory.has_start:
-        return Trajectory.of(final=final)
-    return Trajectory.of(
-        final=final, **{"pretrained" if trajectory.pretrained else "initial": trajectory.tensors(INIT, None)}
-    )
 
 
 def _first(metric: SampleMean, at: int, kept: Sequence[Sequence[Tensor]]) -> Row:

@@ -6,4 +6,13 @@ from layerscope.plots.maps import distance_map, layer_map
 from layerscope.plots.population import sweep_curves
 from layerscope.plots.terminal import terminal_map
 
-__all__ = ["distance_map", "embedded", "layer_curves", "layer_map", "save", "sweep_curves", "terminal_map", "training_curves"]
+__all__ = [
+    "distance_map",
+    "embedded",
+    "layer_curves",
+    "layer_map",
+    "save",
+    "sweep_curves",
+    "terminal_map",
+    "training_curves",
+]

@@ -134,7 +134,7 @@ def _unsure(every: Sequence[Answers], part: str) -> list[str]:
     doubtful = [row for row in rows if row["certificate"] > row["eps"]]
     if not doubtful:
         return (
-            ["Of every best cell it is sure that its expected error is at most eps, at the level of the table."]
+            ["Of each best cell it is sure that its expected error is at most eps; the level holds for each alone."]
             if rows
             else []
         )
@@ -154,11 +154,13 @@ def _assumed(table: Table) -> list[str]:
     assumed = "The search takes it that the error grows with σ: " if searched else "Does the error grow with σ? "
     if not falls:
         return [
-            f"{assumed}{'o' if searched else 'O'}f {pairs:,} pairs of cells that were compared none surely contradicts it."
+            f"{assumed}{'o' if searched else 'O'}f {pairs:,} pairs of cells that were compared none contradicts it at the 95 % "
+            "level of a single pair."
         ]
     names = words.listed(list(dict.fromkeys(fall["part"] for fall in falls)))
     return [
-        f"{assumed}{'o' if searched else 'O'}f {pairs:,} pairs of cells {len(falls):,} surely contradict it ({names})."
+        f"{assumed}{'o' if searched else 'O'}f {pairs:,} pairs of cells {len(falls):,} contradict it, each at its own "
+        f"95 % level ({names})."
     ]
 
 

@@ -46,7 +46,9 @@ def study(verdicts: Table) -> StudyText:
     networks = about.get("networks", about["runs"])
     runs = f"{networks} training run{'s' if networks > 1 else ''}"
     over = {claim.get("over", "seeds") for claim in about["claims"].values()}
-    seeds = "Over seeds: one number a seed; mean and 95 % interval (Student's t) over training runs with different seeds."
+    seeds = (
+        "Over seeds: one number a seed; mean and 95 % interval (Student's t) over training runs with different seeds."
+    )
     every = "Over networks: one number of all networks; its 95 % interval is over them, as its statistic says."
     counted = {"seeds": seeds, "networks": every}
     sentence = (

@@ -51,7 +51,9 @@ def render(
     from markupsafe import Markup
 
     script = _source("script.js")
-    parts = {f"{name}_css": Markup(_source(f"{name}.css")) for name in ("style", "figure")}  # our own files, not the run's
+    parts = {
+        f"{name}_css": Markup(_source(f"{name}.css")) for name in ("style", "figure")
+    }  # our own files, not the run's
     page = _environment().get_template("page.html.j2")
     found = content(run, names)
     found["shown"] += [each for other in others for each in of_another(other, names or ())]

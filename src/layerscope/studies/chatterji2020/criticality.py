@@ -71,7 +71,13 @@ FIG5 = Study(
         ),
     ),
     scales={
-        name: Scale({"resnet": spec, "corrupt": corrupt(spec)}, {"criticality": SPECS[name]}, SEEDS[name], ABOUT[name])
+        name: Scale(
+            {"resnet": spec, "corrupt": corrupt(spec)},
+            {"criticality": SPECS[name]},
+            SEEDS[name],
+            ABOUT[name],
+            lean=True,
+        )
         for name, spec in BASE.items()
     },
     figures=figures,

@@ -84,6 +84,6 @@ def fixup(spec: TrainSpec) -> TrainSpec:
 def scales(analyses: dict[str, Spec], **changes: dict[str, Spec]) -> dict[str, Scale]:
     """The three scales of a study of the one network, with these analyses; with `changes`, others at a scale."""
     return {
-        name: Scale({"resnet": spec}, changes.get(name, analyses), SEEDS[name], ABOUT[name])
+        name: Scale({"resnet": spec}, changes.get(name, analyses), SEEDS[name], ABOUT[name], lean=True)
         for name, spec in BASE.items()
     }

@@ -136,7 +136,11 @@ FIG7 = Study(
     ),
     scales={
         name: Scale(
-            {"resnet": spec, "fixup": fixup(spec), "adam": adam(spec)}, {"modules": MODULES}, SEEDS[name], ABOUT[name]
+            {"resnet": spec, "fixup": fixup(spec), "adam": adam(spec)},
+            {"modules": MODULES},
+            SEEDS[name],
+            ABOUT[name],
+            lean=True,
         )
         for name, spec in BASE.items()
     },
