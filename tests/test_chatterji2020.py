@@ -220,7 +220,7 @@ def test_every_row_has_its_scales_and_claims():
 
 
 SLOW = [
-    pytest.param(study.id, marks=[] if study.id.endswith(("fig2", "fig8")) else pytest.mark.slow) for study in STUDIES
+    pytest.param(study.id, marks=[] if study.id.endswith("fig2") else pytest.mark.slow) for study in STUDIES
 ]
 
 
