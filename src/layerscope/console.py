@@ -159,11 +159,9 @@ def listings_tables(found: "Sequence[Listing]") -> Any:
 
     shown: list[Any] = []
     for listing in found:
-        drawn = RichTable(
-            *listing.heads[:1], title=Text(listing.caption), title_justify="left", box=box.SIMPLE, pad_edge=False
-        )
-        for head in listing.heads[1:]:
-            drawn.add_column(head, justify="right")
+        drawn = RichTable(title=Text(listing.caption), title_justify="left", box=box.SIMPLE, pad_edge=False)
+        for number, head in enumerate(listing.heads):  # what does not fit goes on in the next line: nothing is cut
+            drawn.add_column(head, justify="right" if number else "left", overflow="fold")
         for row in listing.rows:
             drawn.add_row(*map(Text, row))
         shown.append(drawn)

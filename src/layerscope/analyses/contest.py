@@ -14,6 +14,9 @@ from layerscope.runtime import Progress
 from layerscope.spec import fingerprint
 from layerscope.table import Table
 
+NO_SETTINGS = ("kind", "fingerprint", "inputs", "schema", "checkpoints")
+"""What a run's spec has beside that which decides its network."""
+
 
 def contest(
     paths: Sequence[str | Path],
@@ -50,7 +53,7 @@ def contest(
 
 def settings(run: Run) -> dict[str, Any]:
     """What a network's training was asked, setting by setting; options of model and data are settings of their own."""
-    fields = {key: value for key, value in run.spec.items() if key not in ("kind", "fingerprint", "inputs", "schema")}
+    fields = {key: value for key, value in run.spec.items() if key not in NO_SETTINGS}
     found: dict[str, Any] = {}
     for key, value in fields.items():
         if key in ("model", "data") and isinstance(value, str):
