@@ -37,8 +37,8 @@ def texts(figure) -> str:
 
 def test_sentences_say_which_matter_and_how_sure_that_is():
     said = " ".join(criticality.sentences(table(*mixed(), monotonicity={"pairs": 40, "falls": []})))
-    assert "sum over 3, is 400, 75% of it conv1" in said
-    assert "The most critical layer is conv1: 300; having kept 50% of its way it bears noise of σ = 0.1" in said
+    assert "sum over 3, is 400, 75 % of it conv1" in said
+    assert "The most critical layer is conv1: 300; having kept 50 % of its way it bears noise of σ = 0.1" in said
     assert "error of 8.00 % in the mean over 128 draws (at 95 % confidence at most 9.50 %)" in said
     assert "Zero have conv2" in said
     assert "fc: the best cell lies at an end of the grid" in said

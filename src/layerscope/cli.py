@@ -477,9 +477,8 @@ def _reproduced(
     for claim, row in zip(study.claims, rows, strict=True):
         bounds = f" ({row['low']:.3g} to {row['high']:.3g})" if row["interval"] else ""
         print(f"{row['verdict']}{': ' + row['reason'] if row['reason'] else ''}\n  {claim.text}")
-        over = "runs" if claim.per_run is not None else "networks"
         print(
-            f"  {claim.statistic}: {row['value']:.3g}{bounds}, {claim.relation} {claim.threshold:g}? n = {row['n']} {over}"
+            f"  {claim.statistic}: {row['value']:.3g}{bounds}, {claim.relation} {claim.threshold:g}? n = {row['n']} {claim.over}"
         )
     print(f"verdicts {out / 'verdicts.parquet'}\nfigures  {out / 'figures'}\nreport   {page}")
     return 0

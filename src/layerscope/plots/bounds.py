@@ -275,10 +275,9 @@ def _labels(axes: "Axes", table: Table, rows: list[Record], logarithmic: bool) -
         axes.minorticks_off()
     m = max(row["n"] for row in rows)
     data = words.data_name(table.provenance)
-    about = (
-        f"{words.count(m)} training samples{f' of {data}' if data else ''}; each holds with probability {_level(table)}"
-    )
-    axes.set_title(f"Upper bounds of the error on new data\n{about}", loc="left", parse_math=False)
+    about = f"{words.count(m)} training samples{f' of {data}' if data else ''}"
+    title = f"Upper bounds of the error on new data\neach with probability {_level(table)}; {about}"
+    axes.set_title(title, loc="left", parse_math=False, fontsize=9)
     shapes = {NOISY: ("o", "white"), CONDITIONAL: ("D", "#222222"), ITSELF: ("s", "#222222")}
     for kind, (marker, face) in shapes.items():
         if any(BOUNDS[row["metric"]][1] == kind for row in rows):

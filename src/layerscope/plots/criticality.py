@@ -98,7 +98,7 @@ def _found(each: Answers, part: str, several: bool) -> list[str]:
         )
     elif total is not None:
         share = top["value"] / total
-        more = f", {share:.0%} of it {top['part']}" if len(measured) > 1 else ""
+        more = f", {100 * share:.0f} % of it {top['part']}" if len(measured) > 1 else ""
         said.append(
             _begin(f"{at}the network's criticality, the sum over {len(measured)}, is {words.number(total, '')}{more}.")
         )
@@ -120,7 +120,7 @@ def _found(each: Answers, part: str, several: bool) -> list[str]:
 
 
 def _best(row: Record) -> str:
-    place = "at its trained values" if row["alpha"] == 1 else f"having kept {row['alpha']:.0%} of its way"
+    place = "at its trained values" if row["alpha"] == 1 else f"having kept {100 * row['alpha']:.0f} % of its way"
     return (
         f"{words.number(row['value'], '')}; {place} it bears noise of σ = {row['sigma']:.3g}, with an error of "
         f"{_percent(row['error'])} in the mean over {words.plural(row['n'], 'draw')} (at {100 * row['level']:g} % confidence at "

@@ -50,7 +50,8 @@ def study(verdicts: Table) -> StudyText:
         "Over seeds: one number a seed; mean and 95 % interval (Student's t) over training runs with different seeds."
     )
     every = "Over networks: one number of all networks; its 95 % interval is over them, as its statistic says."
-    counted = {"seeds": seeds, "networks": every}
+    runs_of = "Over runs: one number of all seeds; how its 95 % interval comes about is said below."
+    counted = {"seeds": seeds, "runs": runs_of, "networks": every}
     sentence = (
         f"The paper's figure: {about['title']}. Here: {about['about']}; {runs}. Of its claims: {', '.join(counts)}."
     )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from layerscope.plots import words
 from layerscope.plots.about import About
-from layerscope.plots.grid import column_name, general, has, records
+from layerscope.plots.grid import Record, column_name, general, has, records
 from layerscope.table import Table
 
 TOLD = 6
@@ -29,6 +29,20 @@ def gaps(table: Table) -> list[Gap]:
 def lacking(table: Table) -> list[Gap]:
     """The same for an analysis without data."""
     return [*_left_out(table), *_failed(table)]
+
+
+def missing(table: Table) -> list[Gap]:
+    """What an analysis of another kind has no number for, by status and reason; and tensors that it left out."""
+    rows = [row for row in records(table.frame) if row["status"] in NO_NUMBER]
+    found = ((f"{row['status']}: {general(row['reason'] or '', row['part'] or '')}", _asked_of(row)) for row in rows)
+    return [*_left_out(table), *(_gap(places, reason) for reason, places in _grouped(found).items())]
+
+
+NO_NUMBER = ("failed", "diverged", "not applicable", "infeasible")
+
+
+def _asked_of(row: Record) -> str:
+    return ", ".join(filter(None, [row["part"], (row.get("measure") or row["metric"]).replace("_", " ")]))
 
 
 def training_notes(training: Table) -> list[str]:

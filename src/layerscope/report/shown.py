@@ -10,7 +10,7 @@ from layerscope.plots.about import About, warnings
 from layerscope.plots.kinds import KINDS
 from layerscope.plots.weights import Listing
 from layerscope.report import findings
-from layerscope.report.gaps import Gap, lacking
+from layerscope.report.gaps import Gap, lacking, missing
 from layerscope.run import Run
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def _shown(run: Run, name: str, kind: str) -> Shown:
         sentences=how.sentences(table),
         listings=how.listings(table),
         pictures=pictures(how.figures(table)),
-        gaps=lacking(table),
+        gaps=missing(table),
         warnings=warnings(table),
         spec=run.analysis_spec(name),
     )

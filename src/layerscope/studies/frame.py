@@ -53,8 +53,8 @@ class Estimate(NamedTuple):
 class Claim:
     """A claim of a paper, its statistic and threshold, written down before its first run at small scale.
 
-    `per_run` gives the statistic of one seed, and the seeds are the replicates. Where they are not, as where networks are what
-    is drawn, `overall` gives it of all at once.
+    `per_run` gives the statistic of one seed, and its interval is Student's over seeds. Where that will not do, `overall` gives
+    statistic and interval of all seeds at once; `over` says what they are over: runs, or networks.
     """
 
     id: str
@@ -65,6 +65,7 @@ class Claim:
     threshold: float
     per_run: Callable[[Replicate], float] | None = None
     overall: Callable[[Sequence[Replicate]], Estimate] | None = None
+    over: str = "runs"
 
 
 @dataclass(frozen=True)
@@ -175,5 +176,5 @@ def _described(claim: Claim) -> dict[str, Any]:
         "relation": claim.relation,
         "threshold": claim.threshold,
         "unit": claim.unit,
-        "over": "seeds" if claim.per_run is not None else "networks",
+        "over": "seeds" if claim.per_run is not None else claim.over,
     }

@@ -171,6 +171,7 @@ _LEAD = Claim(
     "above",
     0.0,
     overall=lead,
+    over="networks",
 )
 
 _FAIL = Claim(
