@@ -11,8 +11,14 @@ from beartype import BeartypeConf
 from beartype.claw import beartype_package
 
 LAZY = (
-    *("layerscope.table", "layerscope.partition", "layerscope.plots", "layerscope.report", "layerscope.cli"),
-    *("layerscope.cli_sweep", "layerscope.cli_modules", "layerscope.sweeps.folder", "layerscope.studies"),
+    *("layerscope.table", "layerscope.partition", "layerscope.plots", "layerscope.report", "layerscope.console"),
+    *(
+        "layerscope.cli",
+        "layerscope.cli_sweep",
+        "layerscope.cli_modules",
+        "layerscope.sweeps.folder",
+        "layerscope.studies",
+    ),
 )
 """Their annotations name pandas, matplotlib or rooms that they import late, and cannot be resolved when they are loaded."""
 

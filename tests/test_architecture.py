@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,7 @@ WITHOUT_TORCH = [
 ]
 
 
+@cache
 def modules() -> dict[str, Path]:
     names = {
         path: ".".join(("layerscope", *path.relative_to(ROOT).with_suffix("").parts)) for path in ROOT.rglob("*.py")
@@ -70,6 +72,7 @@ def modules() -> dict[str, Path]:
     return {name.removesuffix(".__init__"): path for path, name in names.items()}
 
 
+@cache
 def imports(path: Path, lazily: bool = True) -> set[str]:
     """The modules of the package that a file imports, anywhere in it (with `lazily`) or when it is loaded."""
     tree = ast.parse(path.read_text())

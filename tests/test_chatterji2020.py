@@ -219,9 +219,7 @@ def test_every_row_has_its_scales_and_claims():
         assert len({claim.id for claim in study.claims}) == len(study.claims) > 0
 
 
-SLOW = [
-    pytest.param(study.id, marks=[] if study.id.endswith("fig2") else pytest.mark.slow) for study in STUDIES
-]
+SLOW = [pytest.param(study.id, marks=[] if study.id.endswith("fig2") else pytest.mark.slow) for study in STUDIES]
 
 
 @pytest.fixture(scope="module")

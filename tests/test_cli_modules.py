@@ -1,0 +1,111 @@
+"""The commands for modules and whole networks: each makes its analysis, its figures and its section of the report."""
+
+import json
+import sys
+
+import pytest
+
+from layerscope.analyses.contest import settings
+from layerscope.cli import main
+from layerscope.entry import COMMANDS
+from layerscope.plots.kinds import KINDS
+from layerscope.run import Run
+
+ASKED = {
+    "criticality": ["--eps", "0.1", "0.3", "--most", "16"],
+    "landscape": ["--alphas", "0", "1"],
+    "spectra": ["--steps", "1"],
+    "similarity": ["--n", "64", "--steps", "1"],
+    "measures": ["--most", "16", "--samples", "200"],
+    "bounds": ["--most", "16", "--draws", "20"],
+}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("modules")
+    common = ["--data", "digits", "--epochs", "8", "--lr", "0.05", "--checkpoints", "1"]
+    for width in (6, 12, 24):
+        assert main(["train", "--model", f"fcn-1x{width}", *common, "--out", str(folder / f"w{width}")]) == 0
+    return folder
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_a_command_makes_its_analysis(name, runs, capsys):
+    path = runs / "w12"
+    assert main([name, str(path), *ASKED[name]]) == 0
+    said = capsys.readouterr().out
+    run = Run.open(path)
+    table = run.analysis(name)
+    assert run.analysis_spec(name)["kind"] == name
+    assert table.provenance["spec"]["kind"] == name
+    for sentence in KINDS[name].sentences(table):
+        assert sentence in said
+    assert list((path / "figures").glob(f"{name}-*.png"))
+    page = (path / "report.html").read_text()
+    assert f'id="{name}-shown"' in page
+    assert KINDS[name].question in page.replace("&#39;", "'")
+    assert "data:image/" in page
+    before = (path / "analyses" / f"{name}.parquet").stat().st_mtime_ns
+    assert main([name, str(path), *ASKED[name], "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert len(found["rows"]) == len(table)
+    assert (path / "analyses" / f"{name}.parquet").stat().st_mtime_ns == before  # read, not made again
+
+
+def test_another_setting_needs_another_name(runs, capsys):
+    assert main(["similarity", str(runs / "w12"), *ASKED["similarity"]]) == 0
+    assert main(["similarity", str(runs / "w12"), "--n", "65"]) == 2
+    assert "choose another --name" in capsys.readouterr().err
+    assert main(["similarity", str(runs / "w12"), "--n", "65", "--steps", "1", "--name", "more"]) == 0
+    assert 'id="more-shown"' in (runs / "w12" / "report.html").read_text()
+
+
+def test_the_contest_of_runs(runs, capsys):
+    few = ["--which", "log_pfn", "distance_squared", "parameters"]
+    paths = [str(runs / f"w{width}") for width in (6, 12, 24)]
+    assert main(["compare", *paths, "--out", str(runs / "contest"), "--name", "cheap", *few]) == 0
+    assert "3 networks were ranked" in capsys.readouterr().out
+    table = Run.open(runs / "contest").analysis("compare")
+    assert set(table.where(metric="tau")["measure"]) == {"log_pfn", "distance_squared", "parameters"}
+    assert table.provenance["hyper"]["w6"] == {"model": "fcn-1x6"}
+    page = (runs / "contest" / "report.html").read_text()
+    assert "The contest of measures" in page
+    assert "There is no finished analysis" not in page
+    assert main(["compare", *paths[:2], "--out", str(runs / "two"), "--name", "cheap", *few]) == 2
+    assert "at least 3 are needed" in capsys.readouterr().err
+
+
+def test_settings_are_those_that_decide_a_network(runs):
+    found = settings(Run.open(runs / "w6"))
+    assert (found["model"], found["data"], found["lr"]) == ("fcn-1x6", "digits", 0.05)
+    assert not {"checkpoints", "fingerprint", "kind"} & set(found)
+
+
+def test_a_model_of_ones_own(tmp_path, monkeypatch, capsys):
+    (tmp_path / "mine_for_modules.py").write_text(
+        "import torch\nfrom torch import nn\n"
+        "def net():\n    torch.manual_seed(0)\n    return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))\n"
+        "def data():\n    torch.manual_seed(1)\n    x = torch.randn(64, 4)\n    some = [(x, (x[:, 0] > 0).long())]\n"
+        "    return {'train': some, 'test': some}\n"
+        "def only():\n    return data()['test']\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    mine = ["--model", "mine_for_modules:net", "--data", "mine_for_modules:data"]
+    assert main(["measures", *mine, "--which", "log_pfn", "parameters", "distance_squared", "--json"]) == 0
+    rows = {(row["part"], row["metric"]): row for row in json.loads(capsys.readouterr().out)["rows"]}
+    assert rows["whole network", "parameters"]["value"] == 58
+    assert rows["whole network", "distance_squared"]["status"] == "not applicable"
+    assert main(["criticality", *mine, "--out", "runs/other"]) == 2
+    assert "needs the values before training" in capsys.readouterr().err
+    assert (
+        main(["bounds", "--model", "mine_for_modules:net", "--data", "mine_for_modules:only", "--out", "runs/b"]) == 2
+    )
+    assert "training data" in capsys.readouterr().err
+
+
+def test_every_kind_has_its_command():
+    assert set(ASKED) | {"compare"} == set(KINDS)
+    assert set(KINDS) <= set(COMMANDS)
