@@ -6,6 +6,7 @@ from pathlib import Path
 # Tiny networks: more threads only wait for each other, above all when a test starts other processes.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import hypothesis
 import pytest
 from beartype import BeartypeConf
 from beartype.claw import beartype_package
@@ -23,6 +24,9 @@ LAZY = (
 """Their annotations name pandas, matplotlib or rooms that they import late, and cannot be resolved when they are loaded."""
 
 beartype_package("layerscope", conf=BeartypeConf(is_pep484_tower=True, claw_skip_package_names=LAZY))
+
+hypothesis.settings.register_profile("unhurried", deadline=None)  # a busy machine is no failure
+hypothesis.settings.load_profile("unhurried")
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
