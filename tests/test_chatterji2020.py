@@ -192,7 +192,7 @@ def test_the_best_tau_over_widths():
     found = contest.best_tau([Replicate(tables)] * 5)
     assert found.value == pytest.approx(1.0)  # log_pfn
     assert (found.n, found.reason) == (5, "")
-    assert contest.best_tau([Replicate(tables)]).reason.startswith("1 runs")
+    assert contest.best_tau([Replicate(tables)]).reason.startswith("1 run;")
 
 
 def test_the_conjecture_is_a_difference():

@@ -1,11 +1,23 @@
 """The commands for modules and whole networks: each makes its analysis, its figures and its section of the report."""
 
 import json
+import shutil
 import sys
 
+import pandas as pd
 import pytest
 
+from layerscope import runtime
 from layerscope.analyses.contest import settings
+from layerscope.analyses.session import analyze
+from layerscope.analyses.spec import (
+    BoundsSpec,
+    CriticalitySpec,
+    LandscapeSpec,
+    MeasuresSpec,
+    SimilaritySpec,
+    SpectraSpec,
+)
 from layerscope.cli import main
 from layerscope.entry import COMMANDS
 from layerscope.plots.kinds import KINDS
@@ -109,3 +121,33 @@ def test_a_model_of_ones_own(tmp_path, monkeypatch, capsys):
 def test_every_kind_has_its_command():
     assert set(ASKED) | {"compare"} == set(KINDS)
     assert set(KINDS) <= set(COMMANDS)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        BoundsSpec(eps=(0.3, 0.5), most=16, draws=20),
+        CriticalitySpec(eps=(0.1, 0.3), most=16),
+        LandscapeSpec(alphas=(0.0, 0.5, 1.0), sigmas=(0.1,), draws=2),
+        MeasuresSpec(most=16, samples=200),
+        SimilaritySpec(n=64, steps=()),
+        SpectraSpec(),
+    ],
+    ids=lambda spec: spec.KIND,
+)
+def test_what_was_stopped_goes_on(spec, runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(runtime, "EVERY", 0.0)
+    run = Run(tmp_path / "stopped")
+    shutil.copytree(runs / "w12", run.path)
+    whole: list[tuple[str, int]] = []
+    again: list[tuple[str, int]] = []
+
+    def stop(_what: str, _done: int, _total: int) -> None:
+        raise KeyboardInterrupt
+
+    expected = analyze(run, spec, name="whole", progress=lambda what, done, _total: whole.append((what, done))).frame
+    with pytest.raises(KeyboardInterrupt):
+        analyze(run, spec, name="again", progress=stop)
+    found = analyze(run, spec, name="again", progress=lambda what, done, _total: again.append((what, done))).frame
+    assert again == whole[1:]  # one unit was there
+    pd.testing.assert_frame_equal(found, expected)

@@ -8,6 +8,15 @@ import pytest
 README = Path(__file__).parents[1] / "README.md"
 
 
+def run_blocks(tutorial: str) -> dict[str, object]:
+    """The names that the Python of a tutorial leaves."""
+    path = README.parent / "docs" / "tutorials" / f"{tutorial}.md"
+    names: dict[str, object] = {}
+    for block in re.findall(r"^```python\n(.*?)```", path.read_text(), re.DOTALL | re.MULTILINE):
+        exec(compile(block, str(path), "exec"), names)
+    return names
+
+
 def test_examples(capsys):
     blocks = re.findall(r"<!-- test -->\n```python\n(.*?)```", README.read_text(), re.DOTALL)
     assert len(blocks) == 2
@@ -26,20 +35,14 @@ def test_the_two_commands():
 
 def test_the_tutorial_on_any_network(capsys):
     pytest.importorskip("transformers")
-    tutorial = README.parent / "docs" / "tutorials" / "any-network.md"
-    names: dict[str, object] = {}
-    for block in re.findall(r"^```python\n(.*?)```", tutorial.read_text(), re.DOTALL | re.MULTILINE):
-        exec(compile(block, str(tutorial), "exec"), names)
+    names = run_blocks("any-network")
     assert "transformer.wte = lm_head" in capsys.readouterr().out
     assert set(names["found"].frame["n"]) == {256}  # type: ignore[attr-defined]
     assert len(names["heads"]) == 12  # type: ignore[arg-type]
 
 
 def test_the_tutorial_on_the_training_lab(capsys):
-    tutorial = README.parent / "docs" / "tutorials" / "training-lab.md"
-    names: dict[str, object] = {}
-    for block in re.findall(r"^```python\n(.*?)```", tutorial.read_text(), re.DOTALL | re.MULTILINE):
-        exec(compile(block, str(tutorial), "exec"), names)
+    names = run_blocks("training-lab")
     printed = capsys.readouterr().out
     assert "25557032" in printed
     assert "stage2.block1" in printed
@@ -48,10 +51,7 @@ def test_the_tutorial_on_the_training_lab(capsys):
 
 
 def test_the_tutorial_on_populations(capsys):
-    tutorial = README.parent / "docs" / "tutorials" / "populations.md"
-    names: dict[str, object] = {}
-    for block in re.findall(r"^```python\n(.*?)```", tutorial.read_text(), re.DOTALL | re.MULTILINE):
-        exec(compile(block, str(tutorial), "exec"), names)
+    names = run_blocks("populations")
     printed = capsys.readouterr().out
     assert "12 networks, the first: hidden=2,noise=0,seed=0" in printed
     assert "hidden=16,noise=0.2,seed=1 all epochs ['robustness']" in printed
@@ -59,10 +59,7 @@ def test_the_tutorial_on_populations(capsys):
 
 
 def test_the_tutorial_on_criticality(capsys):
-    tutorial = README.parent / "docs" / "tutorials" / "criticality.md"
-    names: dict[str, object] = {}
-    for block in re.findall(r"^```python\n(.*?)```", tutorial.read_text(), re.DOTALL | re.MULTILINE):
-        exec(compile(block, str(tutorial), "exec"), names)
+    names = run_blocks("criticality")
     printed = capsys.readouterr().out
     assert "whole network" in printed
     assert "theorem_3.2" in printed

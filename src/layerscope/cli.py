@@ -10,9 +10,9 @@ from cyclopts import App, CycloptsError, Parameter
 
 from layerscope import __version__, cli_modules
 from layerscope.analyses.spec import ModelSpec, Plan, RobustnessSpec, WeightsSpec
-from layerscope.cli_options import DataDir, Device, DryRun, Json, Out, RunFolder
+from layerscope.cli_options import Anyway, DataDir, Device, DryRun, Json, Out, RunFolder
 from layerscope.cli_sweep import analyze_sweep, status, sweep
-from layerscope.console import say
+from layerscope.console import say, warn
 from layerscope.entry import COMMANDS, QUESTION
 from layerscope.errors import UseError
 from layerscope.runtime import HERE, Pool
@@ -128,10 +128,7 @@ def analyze(
     ] = None,
     spec: Annotated[RobustnessSpec, Parameter(name="*")] = ROBUSTNESS,
     name: Annotated[str, Parameter(help="Name of the analysis within the run.")] = NAME,
-    anyway: Annotated[
-        bool,
-        Parameter(help="Go on where model or data give something else the second time.", negative=()),
-    ] = False,
+    anyway: Anyway = False,
     plan: Annotated[Plan, Parameter(name="*")] = PLAN,
     pool: Annotated[Pool, Parameter(name="*")] = HERE,
     data_dir: DataDir = None,
@@ -167,10 +164,7 @@ def bench(
     samples: Annotated[int, Parameter(help="Of the test data, in whole batches.")] = 512,
     variants: Annotated[int, Parameter(help="At most so many changes of the map, spread over kinds and Parts.")] = 24,
     repeats: Annotated[int, Parameter(help="How often each engine is timed.")] = 3,
-    anyway: Annotated[
-        bool,
-        Parameter(help="Go on where model or data give something else the second time.", negative=()),
-    ] = False,
+    anyway: Anyway = False,
     plan: Annotated[Plan, Parameter(name="*")] = PLAN,
     data_dir: DataDir = None,
     json: Json = False,
@@ -342,13 +336,14 @@ def _analyzed(
     from layerscope.analyses.session import analyze
     from layerscope.analyses.summary import condition, summary
     from layerscope.console import progress
+    from layerscope.plots.kinds import save_figures
     from layerscope.report import make
 
     conditions = [condition(text) for text in fail_if]
     table = analyze(run, spec, name=name, data_dir=data_dir, material=material, progress=progress(), **(how or {}))
-    _warn(table)
+    warn(table)
     with run.folder.lock():
-        _draw(table, run.path / "figures", name)
+        save_figures(table, run.path / "figures", name)
         page = make(run)
     found = {"run": str(run.path), **summary(table), "tier": table.provenance.get("tier"), "report": str(page)}
     if json:
@@ -391,7 +386,7 @@ def _weighed(
         raise UseError(f"--{needless[0]} needs --data too: without data no network is evaluated")
     name = "weights" if name == NAME else name
     run, table = weigh(source, out or folder_of(source, "-weights"), asked, name)
-    _warn(table)
+    warn(table)
     with run.folder.lock():
         page = make(run)
     kept = ("part", "tensor", "step", "to", "metric", "unit", "value", "n", "status", "reason")
@@ -410,12 +405,6 @@ def _check_subject(run: Path | None, source: ModelSpec, what: str) -> None:
         raise UseError(f"say what to {what}: the folder of a run, or your own model with --model and --data")
 
 
-def _warn(table: "Table") -> None:
-    """What has to be known before the numbers are believed, on stderr."""
-    for warning in (*table.provenance.get("warnings", ()), *table.provenance.get("data", {}).get("warnings", ())):
-        print(f"warning: {warning}", file=sys.stderr)
-
-
 def _print_limits(table: "Table") -> None:
     """What there was to analyse, and what that cannot answer: a line each."""
     from layerscope.plots.about import limits
@@ -432,16 +421,6 @@ def _checked(found: dict[str, Any], conditions: "Sequence[Condition]") -> int:
         numbers = f"{found['metric'].replace('_', ' ')} {entry['value']:.4f}, {change}"
         print(f"failed: {asked.text}: {entry['part']} has {numbers}, n = {entry['n']}", file=sys.stderr)
     return 1 if failures else 0
-
-
-def _draw(table: "Table", folder: Path, name: str) -> None:
-    """The layer map and, where there is a start, the two distance maps, as PNG and SVG."""
-    from layerscope import plots
-
-    plots.save(plots.layer_map(table), folder / f"{name}-{table.provenance.get('metric', 'error')}")
-    if "to" in table.frame and "start" in set(table.frame["to"]):
-        for norm in ("l2", "max"):
-            plots.save(plots.distance_map(table, norm), folder / f"{name}-distance-{norm}")
 
 
 def _list(rows: "Sequence[Row]", json: bool) -> int:

@@ -1,6 +1,5 @@
 """The commands for what is measured of modules and whole networks: each makes one analysis of a run, and shows it."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,8 +17,8 @@ from layerscope.analyses.spec import (
     SimilaritySpec,
     SpectraSpec,
 )
-from layerscope.cli_options import DataDir, Json
-from layerscope.console import say
+from layerscope.cli_options import Anyway, DataDir, Json
+from layerscope.console import say, warn
 from layerscope.spec import Spec
 
 if TYPE_CHECKING:
@@ -42,9 +41,7 @@ def command(asked: type[Spec]) -> Callable[..., int]:
         ] = None,
         spec: Annotated[asked, Parameter(name="*")] = asked(),  # noqa: B008 (frozen)  # pyright: ignore[reportInvalidTypeForm]
         name: Annotated[str, Parameter(help="Name of the analysis within the run.")] = asked.KIND,
-        anyway: Annotated[
-            bool, Parameter(help="Go on where model or data give something else the second time.", negative=())
-        ] = False,
+        anyway: Anyway = False,
         plan: Annotated[Plan, Parameter(name="*")] = PLAN,
         data_dir: DataDir = None,
         json: Json = False,
@@ -96,18 +93,15 @@ def _shown(run: "Run", table: "Table", name: str, json: bool) -> int:
     """Print what was found, and draw it."""
     from rich.console import Console
 
-    from layerscope import plots
     from layerscope.console import listings_tables
-    from layerscope.plots.kinds import KINDS
+    from layerscope.plots.kinds import KINDS, save_figures
     from layerscope.report import make
 
     kind = KINDS[str(table.provenance["spec_kind"])]
-    for warning in (*table.provenance.get("warnings", ()), *table.provenance.get("data", {}).get("warnings", ())):
-        print(f"warning: {warning}", file=sys.stderr)
+    warn(table)
     sentences = kind.sentences(table)
     with run.folder.lock():
-        for each, figure in kind.figures(table).items():
-            plots.save(figure, run.path / "figures" / f"{name}-{each}")
+        save_figures(table, run.path / "figures", name)
         page = make(run)
     if json:
         return say({"run": str(run.path), "found": sentences, "rows": _rows(table), "report": str(page)}, json)

@@ -13,6 +13,7 @@ from layerscope.runtime import Progress
 
 if TYPE_CHECKING:
     from layerscope.plots.weights import Listing
+    from layerscope.table import Table
 
 EVERY = 5.0
 """Seconds between two plain lines."""
@@ -94,6 +95,12 @@ def say(found: object, json: bool) -> int:
     """Print a result: JSON for machines, a line each for people. NaN is null: JSON has none."""
     print(plain_json(found) if json else lines(found))
     return 0
+
+
+def warn(table: "Table") -> None:
+    """What has to be known before the numbers are believed, on stderr."""
+    for warning in (*table.provenance.get("warnings", ()), *table.provenance.get("data", {}).get("warnings", ())):
+        print(f"warning: {warning}", file=sys.stderr)
 
 
 def plain_json(value: Any) -> str:

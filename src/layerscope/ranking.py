@@ -10,6 +10,10 @@ import numpy as np
 
 from layerscope.stats import Interval, bounded_mean
 
+BEST = "best other"
+"""What whichever of the others ranks best is called."""
+ENOUGH = 20
+"""Networks below which two measures are seldom told apart."""
 FEWEST = 9
 """Networks below which too many of a difference's bootstrap intervals miss (of 5 networks, 9 % of those of 95 %)."""
 

@@ -71,6 +71,28 @@ class Kept(MutableMapping[str, R]):
         return len(self._results)
 
 
+class Under(MutableMapping[str, R]):
+    """The results whose keys begin with a name and a slash, without it: units of several kinds can be kept in one place."""
+
+    def __init__(self, results: MutableMapping[str, R], name: str) -> None:
+        self._results, self._name = results, f"{name}/"
+
+    def __getitem__(self, key: str) -> R:
+        return self._results[self._name + key]
+
+    def __setitem__(self, key: str, result: R) -> None:
+        self._results[self._name + key] = result
+
+    def __delitem__(self, key: str) -> None:
+        del self._results[self._name + key]
+
+    def __iter__(self) -> Iterator[str]:
+        return (key.removeprefix(self._name) for key in self._results if key.startswith(self._name))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
 TOLD = 3
 """Failures that are told in full."""
 OFTEN = 0.1

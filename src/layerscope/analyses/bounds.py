@@ -1,7 +1,7 @@
 """What can be said for sure of the error on new data: the bounds of chatterji2020 as numbers, and the conjecture they need."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,7 +14,7 @@ from layerscope import runtime
 from layerscope.analyses.distances import parameters_of, values_of
 from layerscope.analyses.joint import Joint, Moved, Point
 from layerscope.analyses.margin import Unfit, margin_bound
-from layerscope.analyses.robustness import PLAN, Data, checked, engine_of, partition_of, steady
+from layerscope.analyses.robustness import PLAN, Data, checked, divided, engine_of, steady
 from layerscope.analyses.spec import BoundsSpec, Plan
 from layerscope.engine.batches import Forward, Targets, outputs_of, targets_of, with_each
 from layerscope.engine.certified import TOGETHER, joined, shuffled
@@ -60,6 +60,7 @@ def bounds(
     anyway: bool = False,
     plan: Plan = PLAN,
     run: str = "",
+    done: MutableMapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> Table:
     """What the error on new data is at most, with probability `level`: upper bounds from the training data alone.
@@ -84,6 +85,8 @@ def bounds(
     architecture and all that is done to inputs beforehand do not depend on; nobody can check that here (means and standard
     deviations of pixels from the same data break it, if only by a hair).
 
+    `done` takes the rows of each eps as they come, and gives those of an earlier call with the same arguments.
+
     Risk: a bound holds but for 1 - level; half of this is that of the training data and half that of the draws, so that a bound
     without draws has it whole. Each row holds by itself. Raises `UseError` if there is no start.
 
@@ -98,10 +101,7 @@ def bounds(
     trajectory = checked(trajectory, model)
     if not trajectory.has_start:
         raise UseError("bounds need the values before training: priors lie around them; give initial=")
-    partition = partition or partition_of(model, spec)
-    partition.check(model)
-    if WHOLE in (part.name for part in partition):
-        raise UseError(f"no Part can be called {WHOLE!r}: that is the Part of all tensors")
+    partition = divided(model, partition, spec)
     subject = Subject(
         model, World.of(model, trajectory.ends().fitted(model), {}, spec.seed), forward, None, plan.device
     )
@@ -111,7 +111,7 @@ def bounds(
         raise UseError(f"bounds need at least 2 training samples, and there is {network.m}")
     work = lambda asked: map(partial(_of_eps, network, seen.get("test")), asked)  # noqa: E731
     rows = [_itself(split, one) for split, one in seen.items()]
-    for found in runtime.run(spec.eps, str, work, {}, "bounds", progress):
+    for found in runtime.run(spec.eps, str, work, {} if done is None else done, "bounds", progress):
         rows += found
     margins, about = _margin(network)
     rows += [margins, _counted(network)]

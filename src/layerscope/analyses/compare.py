@@ -14,19 +14,15 @@ from layerscope.errors import UseError, unknown
 from layerscope.measures.catalogue import DIRECTION
 from layerscope.plots.grid import WHOLE, records
 from layerscope.plots.means import SEED
-from layerscope.ranking import Resamples
+from layerscope.ranking import BEST, ENOUGH, Resamples
 from layerscope.table import Table
 
 Row = dict[str, Any]
 Hyper = Mapping[str, Mapping[str, Any]]
 FEWEST = 3
 """Networks below which nothing can be ranked."""
-ENOUGH = 20
-"""Networks below which two measures are seldom told apart."""
 OUTCOMES = ("generalisation_gap", "error", "cross_entropy")
 """What a network's table has beside measures."""
-BEST = "best other"
-"""The `measure_b` that stands for whichever of the others ranks best."""
 LACKING = "not applicable"
 _KEPT = (
     "part",

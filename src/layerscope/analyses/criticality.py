@@ -13,7 +13,7 @@ from torch import nn
 from layerscope import runtime
 from layerscope.analyses.distances import parameters_of, values_of
 from layerscope.analyses.noisy import Cell, Cells, Compute, Few, Grid, Sequential, blocks_of
-from layerscope.analyses.robustness import PLAN, Data, checked, engine_of, partition_of, steady
+from layerscope.analyses.robustness import PLAN, Data, checked, divided, engine_of, steady
 from layerscope.analyses.spec import CriticalitySpec, Plan
 from layerscope.engine.batches import Forward, Targets, outputs_of, targets_of
 from layerscope.engine.probe import probe
@@ -86,10 +86,7 @@ def criticality(
     trajectory = checked(trajectory, model)
     if not trajectory.has_start:
         raise UseError("criticality needs the values before training: the way begins there; give initial=")
-    partition = partition or partition_of(model, spec)
-    partition.check(model)
-    if WHOLE in (part.name for part in partition):
-        raise UseError(f"no Part can be called {WHOLE!r}: that is the Part of all tensors")
+    partition = divided(model, partition, spec)
     subject = Subject(
         model, World.of(model, trajectory.ends().fitted(model), {}, spec.seed), forward, None, plan.device
     )

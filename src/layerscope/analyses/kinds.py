@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, MutableMapping
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 from layerscope.analyses.bounds import bounds
@@ -56,14 +55,13 @@ def _robustness(material: Material, spec: RobustnessSpec, how: How) -> Table:
         spec,
         laws=material.laws if spec.redraw == "law" else None,
         calibration=material.calibration,
-        done=how.done,
         **_common(material, how),
     )
 
 
 def _criticality(material: Material, spec: CriticalitySpec, how: How) -> Table:
     data = _split(material, "train", spec)
-    return criticality(material.model, material.trajectory, data, spec=spec, done=how.done, **_common(material, how))
+    return criticality(material.model, material.trajectory, data, spec=spec, **_common(material, how))
 
 
 def _landscape(material: Material, spec: LandscapeSpec, how: How) -> Table:
@@ -71,8 +69,16 @@ def _landscape(material: Material, spec: LandscapeSpec, how: How) -> Table:
 
 
 def _spectra(material: Material, spec: SpectraSpec, how: How) -> Table:
-    batch = next(iter(islice(material.splits["test"], 1)))
-    return spectra(material.model, material.trajectory, spec, batch=batch, forward=material.forward, run=how.run)
+    return spectra(
+        material.model,
+        material.trajectory,
+        spec,
+        batch=next(iter(material.splits["test"])),
+        forward=material.forward,
+        run=how.run,
+        done=how.done,
+        progress=how.progress,
+    )
 
 
 def _similarity(material: Material, spec: SimilaritySpec, how: How) -> Table:
@@ -123,6 +129,7 @@ def _common(material: Material, how: How) -> dict[str, Any]:
         "anyway": how.anyway,
         "plan": how.plan,
         "run": how.run,
+        "done": how.done,
         "progress": how.progress,
     }
 

@@ -1,7 +1,7 @@
 """What lies around the way from start to trained: path curves and the valley, of chatterji2020, on any trajectory."""
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import combinations
@@ -13,14 +13,14 @@ from torch import nn
 from layerscope import metrics as built_in
 from layerscope import runtime, stats
 from layerscope.analyses.draws import over_draws
-from layerscope.analyses.robustness import PLAN, Data, checked, engine_of, partition_of, steady
+from layerscope.analyses.robustness import PLAN, Data, checked, divided, engine_of, steady
 from layerscope.analyses.spec import LandscapeSpec, Plan
 from layerscope.engine.batches import Forward, Targets, outputs_of, targets_of
 from layerscope.engine.precision import Precision
 from layerscope.engine.probe import probe
 from layerscope.engine.reference import reference
 from layerscope.engine.subject import Subject
-from layerscope.engine.task import Task
+from layerscope.engine.task import Reference, Task
 from layerscope.errors import UseError, unknown
 from layerscope.metrics import Metric, SampleMean, TokenMean, as_metrics
 from layerscope.partition import WHOLE, Part, Partition
@@ -73,6 +73,7 @@ def landscape(
     anyway: bool = False,
     plan: Plan = PLAN,
     run: str = "",
+    done: MutableMapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> Table:
     """How error and loss change on the straight way from each Part's start to its trained values, and how wide the way is.
@@ -87,6 +88,8 @@ def landscape(
     sign, else -u, which has the same law. The start and the two sides are the picture; they are not a plane: each draw has
     a direction of its own. Each metric has a row for itself and one for the paired difference to the unmodified network
     (`..._delta`).
+
+    `done` takes the rows of each Part as they come, and gives those of an earlier call with the same arguments.
 
     `..._worsening` is by how much worse a metric is at `alpha` than at `alpha_b`, nearer the trained values: below 0 where it
     falls toward the start. Without noise it is paired by samples (interval `population`, as that of the differences), with noise
@@ -106,8 +109,7 @@ def landscape(
     if not splits:
         raise UseError("data is an empty mapping; give it at least the split test")
     trajectory = checked(trajectory, model)
-    partition = partition or partition_of(model, spec)
-    partition.check(model)
+    partition = divided(model, partition, spec)
     world = World.of(model, trajectory.ends().fitted(model), {}, spec.seed)
     subject = Subject(model, world, forward, None, plan.device)
     parts = _chosen(partition, spec)
@@ -119,19 +121,24 @@ def landscape(
     answers = len(splits) * len(measured) * len(parts) * _pairs(spec)
     paired = [_Worsening(metric, spec.level, answers) for metric in measured]
 
+    done = {} if done is None else done
     rows: list[Row] = []
     probes = {split: probe(subject, batches, targets, anyway) for split, batches in splits.items()}
     for split, batches in splits.items():
         task = steady(Task(batches, [Remembered(metric) for metric in measured], targets), probes[split])
         known = reference(subject, task)
-        found = iter(compute(subject, [Variant(), *variants], task, known, None))
-        own = [row | {"state": None} for row in next(found)]
+        (own,) = compute(subject, [Variant()], task, known, None)
 
-        def work(todo: Sequence[Part], found: Iterator[list[Row]] = found, split: str = split) -> Iterator[list[Row]]:
+        def work(
+            todo: Sequence[Part], task: Task = task, known: Reference = known, split: str = split
+        ) -> Iterator[list[Row]]:
+            asked = [variant for part in todo for place in places[part.name] for variant in place.variants]
+            found = iter(compute(subject, asked, task, known, None))
             for part in todo:
                 yield _of(part, places[part.name], found, split, spec, paired)
 
-        about = runtime.run(parts, lambda part: part.name, work, {}, f"landscape on {split} data", progress)
+        key = lambda part, split=split: f"{split} {part.name}"  # noqa: E731
+        about = runtime.run(parts, key, work, done, f"landscape on {split} data", progress)
         rows += [{"split": split, **row} for row in [*own, *(row for rows in about for row in rows)]]
     order = ["", *(part.name for part in parts)]
     rows.sort(key=lambda row: order.index(row.get("part", "")))
@@ -159,10 +166,7 @@ def _chosen(partition: Partition, spec: LandscapeSpec) -> list[Part]:
         tuple(where for part in partition for where in part.slices),
         tuple(dict.fromkeys(module for part in partition for module in part.modules)),
     )
-    there = {part.name: part for part in partition}
-    if WHOLE in there:
-        raise UseError(f"no Part can be called {WHOLE!r}: that is the Part of all of them at once")
-    there[WHOLE] = every
+    there = {part.name: part for part in partition} | {WHOLE: every}
     if lost := [pattern for pattern in spec.parts if not any(fnmatchcase(name, pattern) for name in there)]:
         raise unknown("Part", lost[0], there)
     patterns = spec.parts or ("*",)

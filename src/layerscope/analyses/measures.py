@@ -1,7 +1,7 @@
 """Measures of a whole network that are said to predict how well it generalises: those of chatterji2020, and others."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from layerscope import runtime
 from layerscope.analyses import flat
 from layerscope.analyses.criticality import criticality
 from layerscope.analyses.modules import Map, Modules, maps_of
@@ -70,6 +71,7 @@ def measures(
     anyway: bool = False,
     plan: Plan = PLAN,
     run: str = "",
+    done: MutableMapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> Table:
     """What is said to predict how well a network generalises, and how well it does.
@@ -90,6 +92,8 @@ def measures(
     s x (sum (b / s)^(2/3))^(3/2) / (gamma sqrt n), b the (2, 1) norm of the change, gamma = `margin_q10`, n training samples;
     without the norm of the inputs); `log_path_norm` (see `measures.path`); `flatness_gaussian` (sigma: see `flat.gaussian`);
     `flatness_worst` (a radius: see `flat.worst`; there may be a smaller one).
+
+    `done` takes what takes long as it comes, and gives that of an earlier call with the same arguments.
 
     Errors: what could not be computed is a row with a status and a reason, as without a start all that needs one. `status` is
     `on the edge` where the answer is an end of what was searched. Intervals are `population` (test samples), `draws` (of the
@@ -127,7 +131,27 @@ def measures(
     first = next(iter(train.data))
     asked = _Asked(subject, first, spec)
     rows += asked.norms(margins["train"])
-    rows += _dear(asked, model, given, train, spec, forward, targets, anyway, plan, progress)
+    done = {} if done is None else done
+
+    def critical(alphas: tuple[float, ...], what: str) -> list[Row]:
+        table = criticality(
+            model,
+            given,
+            train.data,
+            spec=replace(spec.criticality, alphas=alphas),
+            partition=asked.modules.partition,
+            forward=forward,
+            targets=targets,
+            anyway=anyway,
+            plan=plan,
+            done=runtime.Under(done, what),
+            progress=progress,
+        )
+        return [_plain(row) for row in table.where(metric="criticality").to_dict("records")]
+
+    none = NO_START if not trajectory.has_start else "" if asked.modules.partition.parts else NONE
+    rows += _critical(critical, none, spec)
+    rows += _flat(asked, train, targets, runtime.Under(done, "flatness"), progress)
     wanted = {"error", "cross_entropy", "generalisation_gap", *spec.which}
     rows = [{"run": run, "status": "ok", **row} for row in rows if row["metric"] in wanted]
     facts = {
@@ -295,69 +319,41 @@ class _Asked:
         return self.subject.run_inside(copies, lambda network: self.subject.outputs(network, inputs))
 
 
-def _dear(
-    asked: _Asked,
-    model: nn.Module,
-    trajectory: Trajectory,
-    train: Task,
-    spec: MeasuresSpec,
-    forward: Forward,
-    targets: Targets,
-    anyway: bool,
-    plan: Plan,
-    progress: Progress | None,
-) -> list[Row]:
-    """Rows of what takes many passes over the training data."""
-    which, rows = set(spec.which), []
-    partition = asked.modules.partition
-
-    def critical(alphas: tuple[float, ...]) -> list[Row]:
-        table = criticality(
-            model,
-            trajectory,
-            train.data,
-            spec=replace(spec.criticality, alphas=alphas),
-            partition=partition,
-            forward=forward,
-            targets=targets,
-            anyway=anyway,
-            plan=plan,
-            progress=progress,
-        )
-        return [_plain(row) for row in table.where(metric="criticality").to_dict("records")]
-
-    named = {"pac_bayes", "pac_bayes_joint", "criticality"} & which
-    none = NO_START if not trajectory.has_start else "" if partition.parts else NONE
+def _critical(critical: Callable[[tuple[float, ...], str], list[Row]], none: str, spec: MeasuresSpec) -> list[Row]:
+    """Rows of what rests on criticalities with certain alphas; `none` says why there are none."""
+    named, rows = {"pac_bayes", "pac_bayes_joint", "criticality"} & set(spec.which), []
     if none:
-        rows += [
-            {"part": WHOLE, "metric": name, "status": LACKING, "reason": none, "split": "train"}
-            for name in sorted(named)
-        ]
-        named = set()
+        lacking = {"part": WHOLE, "status": LACKING, "reason": none, "split": "train"}
+        return [{"metric": name, **lacking} for name in sorted(named)]
     if "pac_bayes" in named:
-        rows += _at_trained(critical((1.0,)), spec)
+        rows += _at_trained(critical((1.0,), "pac_bayes"), spec)
     if named & {"criticality", "pac_bayes_joint"}:
-        found = critical(spec.alphas)
+        found = critical(spec.alphas, "criticality")
         rows += [*found, *_joint(found, spec)]
-    batches = (
-        flat.chosen(list(train.data), spec.samples, spec.seed)
-        if which & {"flatness_gaussian", "flatness_worst"}
-        else []
-    )
-    for name, unit, work in (
-        ("flatness_gaussian", UNIT, flat.gaussian),
-        ("flatness_worst", "share of norm", flat.worst),
-    ):
-        if name not in which:
-            continue
+    return rows
+
+
+def _flat(
+    asked: _Asked, train: Task, targets: Targets, done: MutableMapping[str, Row], progress: Progress | None
+) -> list[Row]:
+    """Rows of how flat the training loss is around the trained values."""
+    spec = asked.spec
+    known = {"flatness_gaussian": (UNIT, flat.gaussian), "flatness_worst": ("share of norm", flat.worst)}
+    if not (named := [name for name in known if name in spec.which]):
+        return []
+    batches = flat.chosen(list(train.data), spec.samples, spec.seed)
+
+    def row(name: str) -> Row:
+        unit, work = known[name]
         place: Row = {"part": WHOLE, "metric": name, "unit": unit, "split": "train"}
         try:
-            rows.append(place | work(asked.subject, batches, targets, spec))
+            return place | work(asked.subject, batches, targets, spec)
         except UseError:
             raise
         except Exception as problem:
-            rows.append(place | {"status": FAILED, "reason": reason_of(problem)})
-    return rows
+            return place | {"status": FAILED, "reason": reason_of(problem)}
+
+    return runtime.run(named, str, lambda todo: map(row, todo), done, "flatness", progress)
 
 
 def _at_trained(rows: Sequence[Row], spec: MeasuresSpec) -> list[Row]:

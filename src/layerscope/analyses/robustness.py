@@ -161,10 +161,7 @@ def robustness(
         calibration = First(splits["train"], spec.calibrate)
     subject = subject_of(model, trajectory, laws, spec.seed, forward, calibration, plan.device)
     world = subject.world
-    partition = partition or partition_of(model, spec)
-    partition.check(model)
-    if WHOLE in (part.name for part in partition):
-        raise UseError(f"no Part can be called {WHOLE!r}: that is the Part of all tensors")
+    partition = divided(model, partition, spec)
     if laws is not None and spec.redraw != "law":
         raise UseError(f"laws= are for redraw='law', and redraw={spec.redraw!r} draws from the trained values")
     everything, steps = whole(model), _steps(trajectory, spec.steps)
@@ -240,6 +237,15 @@ def engine_of(plan: Plan) -> Engine:
     if plan.engine not in ENGINES:
         raise unknown("engine", plan.engine, ENGINES)
     return ENGINES[plan.engine](room, plan.precision)
+
+
+def divided(model: nn.Module, given: Partition | None, spec: Divided) -> Partition:
+    """The Partition that is given, or else that which a spec asks for, beside which there can be the Part of all tensors."""
+    partition = given or partition_of(model, spec)
+    partition.check(model)
+    if WHOLE in (part.name for part in partition):
+        raise UseError(f"no Part can be called {WHOLE!r}: that is the Part of all tensors")
+    return partition
 
 
 def partition_of(model: nn.Module, spec: Divided) -> Partition:

@@ -12,15 +12,13 @@ from layerscope.plots import house, names, scales, words
 from layerscope.plots.grid import Record, records
 from layerscope.plots.means import SEED
 from layerscope.plots.weights import Listing
+from layerscope.ranking import BEST, ENOUGH
 from layerscope.table import Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-BEST = "best other"
-ENOUGH = 20
-"""Networks below which two measures are seldom told apart."""
 AGREE = ("b2182b", "d6604d", "f4a582", "fddbc7", "f7f7f7", "d1e5f0", "92c5de", "4393c3", "2166ac")
 """Colours of tau from -1 to 1: ColorBrewer's RdBu, told apart without colour vision."""
 ACROSS = 4

@@ -3,8 +3,11 @@
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from layerscope.plots import maps
+from layerscope.plots.files import save
 from layerscope.plots.weights import Listing
 from layerscope.table import Table
 
@@ -34,6 +37,13 @@ class Kind:
 
     def _found(self, name: str) -> Callable[[Table], Any]:
         return getattr(importlib.import_module(f"layerscope.plots.{self.module}"), name)
+
+
+def save_figures(table: Table, folder: Path, name: str) -> None:
+    """Write the pictures of an analysis, each as NAME-PICTURE.png and .svg; of maps too."""
+    kind = KINDS.get(str(table.provenance.get("spec_kind")))
+    for each, figure in (kind.figures(table) if kind else maps.figures(table)).items():
+        save(figure, folder / f"{name}-{each}")
 
 
 KINDS = {

@@ -79,6 +79,14 @@ def distance_map(
     return _map(grid, f"{words.title(grid)}\n{what}", axis)
 
 
+def figures(table: Table) -> "dict[str, Figure]":
+    """The layer map and, where there is a start, the two distance maps."""
+    found = {str(table.provenance.get("metric", "error")): layer_map(table)}
+    if "to" in table.frame and "start" in set(table.frame["to"]):
+        found |= {f"distance-{norm}": distance_map(table, norm) for norm in ("l2", "max")}
+    return found
+
+
 def _headline(table: Table, grid: Grid) -> str:
     data = words.data_name(table.provenance)
     about = [f"{data} {grid.split} data".strip()]

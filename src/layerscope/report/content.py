@@ -1,6 +1,5 @@
 """What the report says, read from a run's files: plain values for the template."""
 
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +15,7 @@ from layerscope.report.findings import Findings, found
 from layerscope.report.foreign import LawGroup
 from layerscope.report.gaps import Gap, gaps, lacking, training_notes
 from layerscope.report.heatmap import Picture, picture
-from layerscope.report.shown import shown
+from layerscope.report.shown import key_of, shown
 from layerscope.report.values import Values, training_values, values_of
 from layerscope.report.verdicts import Verdicts, verdicts
 from layerscope.run import Run
@@ -102,6 +101,8 @@ def content(run: Run, names: Collection[str] | None = None) -> dict[str, Any]:
     tables = {name: run.analysis(name) for name in chosen if kinds[name] == "robustness"}
     alone = {name: run.analysis(name) for name in chosen if kinds[name] == "weights"}
     others = shown(run, chosen)
+    made_from = {name: table.provenance.get("checkpoints_digest") for name, table in tables.items()}
+    made_from |= {each.name: each.made_from for each in others}
     analyses = [_analysis(run, name, table, i) for i, (name, table) in enumerate(tables.items())]
     spec, provenance = run.spec, run.provenance
     training = run.training() if run.trained else None
@@ -127,26 +128,26 @@ def content(run: Run, names: Collection[str] | None = None) -> dict[str, Any]:
         "stages": {stage: asked.flat(facts) for stage, facts in provenance.items()},
         "warnings": asked.warnings(provenance),
         "alarms": [
-            *_outdated(run, tables),
+            *_outdated(run, made_from),
             *dict.fromkeys(text for table in (*tables.values(), *alone.values()) for text in warnings(table)),
             *dict.fromkeys(text for each in others for text in each.warnings),
         ],
     }
 
 
-def _outdated(run: Run, tables: Mapping[str, Table]) -> list[str]:
+def _outdated(run: Run, made_from: Mapping[str, str | None]) -> list[str]:
     """The analyses of a recording that went on since: their network is not the one that is there now."""
     now = run.checkpoints.digest()
     return [
         f"The analysis {name} was made before the recording went on: its checkpoints are not those that are there now. Analyse "
         f"these with: layerscope analyze {run.name} --name ANOTHER."
-        for name, table in tables.items()
-        if table.provenance.get("checkpoints_digest", now) != now
+        for name, digest in made_from.items()
+        if digest not in (None, now)
     ]
 
 
 def _weights(run: Run, name: str, table: Table) -> Weights:
-    key = _key(name)
+    key = key_of(name)
     grids = {"norm": norm_grid(table)}
     grids |= {norm: distance_grid(table, norm) for norm in ("l2", "max") if has_distances(table, norm)}
     asked = [text for text in foreign.sentences(run.spec, table) if text]
@@ -163,13 +164,8 @@ def _weights(run: Run, name: str, table: Table) -> Weights:
     )
 
 
-def _key(name: str) -> str:
-    """A name as part of the identity of an element."""
-    return re.sub(r"[^A-Za-z0-9_-]", "-", name)
-
-
 def _analysis(run: Run, name: str, table: Table, index: int) -> Analysis:
-    key = _key(name) + (str(index) if index else "")
+    key = key_of(name) + (str(index) if index else "")
     spec, about = run.folder.read_json(f"analyses/{name}.json"), About.of(table)
     return Analysis(
         name=name,

@@ -31,6 +31,8 @@ class Shown:
     gaps: list[Gap]
     warnings: list[str]
     spec: dict[str, Any]
+    made_from: str | None
+    """Digest of the checkpoints, where the table says which these were."""
 
 
 def shown(run: Run, names: Collection[str] | None = None) -> list[Shown]:
@@ -46,6 +48,11 @@ def of_another(run: Run, names: Collection[str]) -> list[Shown]:
     return [_of(run, each) for each in found]
 
 
+def key_of(name: str) -> str:
+    """A name as part of the identity of an element."""
+    return re.sub(r"[^A-Za-z0-9_-]", "-", name)
+
+
 def pictures(figures: "dict[str, Figure]") -> list[tuple[str, str]]:
     """Name and embedded picture of each figure."""
     return [(name.replace("-", " ").replace("_", " "), embedded(figure)) for name, figure in figures.items()]
@@ -56,7 +63,7 @@ def _shown(run: Run, name: str, kind: str) -> Shown:
     title = how.title if name == kind else f"{how.title}: {name}"
     return Shown(
         name=name,
-        key=re.sub(r"[^A-Za-z0-9_-]", "-", name),
+        key=key_of(name),
         title=title,
         question=how.question,
         sentences=how.sentences(table),
@@ -65,6 +72,7 @@ def _shown(run: Run, name: str, kind: str) -> Shown:
         gaps=missing(table),
         warnings=warnings(table),
         spec=run.analysis_spec(name),
+        made_from=table.provenance.get("checkpoints_digest"),
     )
 
 
@@ -73,7 +81,7 @@ def _map(run: Run, name: str) -> Shown:
     part = About.of(table).part
     return Shown(
         name=name,
-        key=re.sub(r"[^A-Za-z0-9_-]", "-", name),
+        key=key_of(name),
         title=f"Map of {words.plural(2, part).removeprefix('2 ')}: {name}",
         question=f"What happens to the network when one {part} is put back or drawn afresh?",
         sentences=list(findings.found(table, spec).sentences),
@@ -82,6 +90,7 @@ def _map(run: Run, name: str) -> Shown:
         gaps=lacking(table),
         warnings=warnings(table),
         spec=spec,
+        made_from=table.provenance.get("checkpoints_digest"),
     )
 
 

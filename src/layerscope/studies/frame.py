@@ -164,9 +164,12 @@ def _over_seeds(claim: Claim, replicates: Sequence[Replicate]) -> Estimate:
 def _why_not(numbers: np.ndarray) -> str:
     if not np.isfinite(numbers).all():
         return "the statistic is not defined for at least one run"
-    if len(numbers) < MINIMUM_RUNS:
-        return f"{len(numbers)} run{'s' if len(numbers) > 1 else ''}; at least {MINIMUM_RUNS} are needed"
-    return ""
+    return too_few(len(numbers))
+
+
+def too_few(runs: int) -> str:
+    """Why so many runs decide nothing; empty where they may."""
+    return "" if runs >= MINIMUM_RUNS else f"{runs} run{'s' if runs > 1 else ''}; at least {MINIMUM_RUNS} are needed"
 
 
 def _described(claim: Claim) -> dict[str, Any]:

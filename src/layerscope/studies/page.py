@@ -3,12 +3,11 @@
 from pathlib import Path
 
 from layerscope import plots
-from layerscope.plots.kinds import KINDS
+from layerscope.plots.kinds import save_figures
 from layerscope.report import make_study
 from layerscope.store import Folder
 from layerscope.studies.frame import Study
 from layerscope.studies.session import Reproduction
-from layerscope.table import Table
 
 MOST = 4
 """Networks of the first seed that are shown one by one; of more, the first."""
@@ -25,22 +24,8 @@ def show(study: Study, made: Reproduction) -> Path:
     names = list(dict.fromkeys(analysis for _, analysis in first.tables))
     for (network, analysis), table in first.tables.items():
         if network in networks:
-            _draw(table, folder, f"{network}-0" if analysis == "robustness" else f"{network}-0-{analysis}")
-    runs = [run for run, (network, _) in zip(made.runs, _order(made), strict=True) if network in networks]
-    return make_study(Folder(made.path), runs[: len(networks)], made.verdicts, names, figures)
-
-
-def _order(made: Reproduction) -> list[tuple[str, int]]:
-    return [(network, seed) for seed, found in enumerate(made.replicates) for network in found.networks]
-
-
-def _draw(table: Table, folder: Path, name: str) -> None:
-    kind = str(table.provenance.get("spec_kind", "robustness"))
-    if kind in KINDS:
-        for each, figure in KINDS[kind].figures(table).items():
-            plots.save(figure, folder / f"{name}-{each}")
-        return
-    plots.save(plots.layer_map(table), folder / f"{name}-{table.provenance.get('metric', 'error')}")
-    if "to" in table.frame and "start" in set(table.frame["to"]):
-        for norm in ("l2", "max"):
-            plots.save(plots.distance_map(table, norm), folder / f"{name}-distance-{norm}")
+            save_figures(table, folder, f"{network}-0" if analysis == "robustness" else f"{network}-0-{analysis}")
+    runs = [
+        run for run, network in zip(made.runs, first.networks, strict=False) if network in networks
+    ]  # the first seed's
+    return make_study(Folder(made.path), runs, made.verdicts, names, figures)

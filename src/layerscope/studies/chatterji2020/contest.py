@@ -11,8 +11,9 @@ import numpy as np
 from layerscope import stats
 from layerscope.analyses.spec import CompareSpec, MeasuresSpec
 from layerscope.plots.grid import records
+from layerscope.ranking import BEST, ENOUGH
 from layerscope.studies.chatterji2020.networks import PAPER, SMOKE, SOURCE
-from layerscope.studies.frame import MINIMUM_RUNS, Claim, Estimate, Replicate, Scale, Study
+from layerscope.studies.frame import Claim, Estimate, Replicate, Scale, Study, too_few
 from layerscope.table import Table
 from layerscope.training.spec import TrainSpec
 
@@ -123,13 +124,13 @@ def _compared(replicates: tuple[Replicate, ...]) -> Table:
 
 def lead(replicates: Sequence[Replicate]) -> Estimate:
     """Kendall's tau of network criticality minus the best other's, with the interval of the contest."""
-    found = compared(replicates).where(metric="tau_difference", measure="criticality", measure_b="best other")
+    found = compared(replicates).where(metric="tau_difference", measure="criticality", measure_b=BEST)
     row = next(iter(records(found)), None)
     if row is None or row["status"] != "ok":
         return Estimate(math.nan, math.nan, math.nan, 0, "criticality and the others have no tau on the same networks")
     kinds = {network for seed in replicates for network in seed.networks}
     few = min(len(kinds), row["n"])
-    reason = f"{few} networks of different kinds; at least 20 are needed" if few < 20 else ""
+    reason = f"{few} networks of different kinds; at least {ENOUGH} are needed" if few < ENOUGH else ""
     low, high = (math.nan if row[end] is None else row[end] for end in ("low", "high"))
     return Estimate(row["value"], low, high, row["n"], reason)
 
@@ -141,9 +142,7 @@ def best_tau(replicates: Sequence[Replicate]) -> Estimate:
     found = {name: np.array([of.get(name, math.nan) for of in taus]) for name in OF_THE_PAPER}
     lacking = [name for name, values in found.items() if not np.isfinite(values).all()]
     ends = {name: stats.mean(values, 1 - 0.05 / len(found)) for name, values in found.items()}
-    reason = f"{', '.join(lacking)}: no tau for at least one seed" if lacking else ""
-    if len(taus) < MINIMUM_RUNS:
-        reason = f"{len(taus)} runs; at least {MINIMUM_RUNS} are needed"
+    reason = too_few(len(taus)) or (f"{', '.join(lacking)}: no tau for at least one seed" if lacking else "")
     largest = (max(float(values.mean()) for values in found.values()), max(e.low for e in ends.values()))
     return Estimate(*largest, max(e.high for e in ends.values()), len(taus), reason)
 

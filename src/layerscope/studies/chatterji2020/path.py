@@ -12,7 +12,7 @@ from layerscope.plots.grid import records
 from layerscope.plots.landscape import Width, falls, widths
 from layerscope.spec import Spec
 from layerscope.studies.chatterji2020.networks import SOURCE, scales
-from layerscope.studies.frame import MINIMUM_RUNS, Claim, Estimate, Replicate, Scale, Study
+from layerscope.studies.frame import Claim, Estimate, Replicate, Scale, Study, too_few, training_error
 from layerscope.table import Table
 
 VALLEYS = {
@@ -35,8 +35,7 @@ def fall(replicates: Sequence[Replicate], analysis: str, metric: str) -> Estimat
     left = np.array([-each.lowest["low"] for each in found if each.lowest is not None])
     seen = np.array([_seen(seed.table(analysis), metric) for seed in replicates])
     ends = max(0.0, stats.mean(sure).low), stats.mean(left).high
-    few = f"{len(found)} runs; at least {MINIMUM_RUNS} are needed" if len(found) < MINIMUM_RUNS else ""
-    return Estimate(float(seen.mean()), *ends, len(found), few)
+    return Estimate(float(seen.mean()), *ends, len(found), too_few(len(found)))
 
 
 def _seen(table: Table, metric: str) -> float:
@@ -48,9 +47,8 @@ def narrowest(seed: Replicate) -> float:
     """Of the part that bears more noise at its narrowest place: that place's width as a share of the width at the trained
     values, in training error; NaN where it bears all noise of the grid at the trained values, or none."""
     table = seed.table("valley")
-    still = table.where(perturbation="none", metric="error", split="train")["value"].iloc[0]
     of_part: dict[str, dict[float, Width]] = {}
-    for width in widths(table, "error", still + 0.1, "train"):
+    for width in widths(table, "error", training_error(table) + 0.1, "train"):
         of_part.setdefault(width.part, {})[width.alpha] = width
     valleys = [(min(_borne(w) for w in of.values()), of[1.0]) for of in of_part.values()]
     least, trained = max(valleys, key=lambda valley: valley[0])

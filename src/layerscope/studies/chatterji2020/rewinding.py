@@ -8,7 +8,7 @@ import pandas as pd
 from layerscope.analyses.spec import RobustnessSpec
 from layerscope.partition import WHOLE
 from layerscope.studies.chatterji2020.networks import ABOUT, BASE, SEEDS, SOURCE, adam, fixup, scales
-from layerscope.studies.frame import Claim, Replicate, Scale, Study
+from layerscope.studies.frame import Claim, Replicate, Scale, Study, training_error
 from layerscope.table import Table
 
 SCALARS = r"(?:bias\d?|scale|norm\d?)$"
@@ -32,7 +32,7 @@ def costs(table: Table, metric: str = "error", split: str = "train") -> pd.Serie
 
 def is_critical(table: Table) -> pd.Series:
     """By part: whether it costs more than a tenth of what there is to lose in training error."""
-    return costs(table) > 0.1 * (table.provenance["chance"] - _unmodified(table))
+    return costs(table) > 0.1 * (table.provenance["chance"] - training_error(table))
 
 
 def share_critical(table: Table) -> float:
@@ -63,10 +63,6 @@ def rank_correlation(a: pd.Series, b: pd.Series) -> float:
 def of(analysis: str, statistic: Callable[[Table], float], network: str = "") -> Callable[[Replicate], float]:
     """A statistic of one analysis of a seed."""
     return lambda seed: statistic(seed.table(analysis, network))
-
-
-def _unmodified(table: Table) -> float:
-    return float(table.where(perturbation="none", metric="error", split="train")["value"].iloc[0])
 
 
 def _few(part: str, analysis: str, network: str = "") -> Claim:

@@ -10,7 +10,7 @@ from layerscope import stats
 from layerscope.analyses.spec import SpectraSpec
 from layerscope.studies.chatterji2020.networks import SOURCE, scales
 from layerscope.studies.chatterji2020.rewinding import MODULES, is_critical
-from layerscope.studies.frame import MINIMUM_RUNS, Claim, Estimate, Replicate, Study
+from layerscope.studies.frame import Claim, Estimate, Replicate, Study, too_few
 
 ANALYSES = {"modules": MODULES, "spectra": SpectraSpec()}
 
@@ -34,8 +34,11 @@ def off_half(values: Sequence[float]) -> Estimate:
     found = stats.mean(areas)
     inside = found.low <= 0.5 <= found.high
     ends = sorted((abs(found.low - 0.5), abs(found.high - 0.5)))
-    few = f"{len(areas)} runs; at least {MINIMUM_RUNS} are needed" if len(areas) < MINIMUM_RUNS else ""
-    reason = few if np.isfinite(areas).all() else "no module is critical, or every one is, in at least one run"
+    reason = (
+        too_few(len(areas))
+        if np.isfinite(areas).all()
+        else "no module is critical, or every one is, in at least one run"
+    )
     return Estimate(float(abs(areas.mean() - 0.5)), 0.0 if inside else ends[0], ends[1], len(areas), reason)
 
 
