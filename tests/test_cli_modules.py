@@ -151,3 +151,12 @@ def test_what_was_stopped_goes_on(spec, runs, tmp_path, monkeypatch):
     found = analyze(run, spec, name="again", progress=lambda what, done, _total: again.append((what, done))).frame
     assert again == whole[1:]  # one unit was there
     pd.testing.assert_frame_equal(found, expected)
+
+
+@pytest.mark.parametrize(("data", "said"), [("digits", False), ("digits?random=0.2", True)])
+def test_bounds_say_that_labels_of_training_and_test_differ(data, said, tmp_path, capsys):
+    words = ["--model", "fcn-1x6", "--data", data, "--epochs", "2", "--out", str(tmp_path / "run")]
+    assert main(["train", *words]) == 0
+    assert main(["bounds", str(tmp_path / "run"), "--eps", "0.9", "--most", "8", "--draws", "8"]) == 0
+    assert ("training labels were changed at random" in capsys.readouterr().err) is said
+    assert ("training labels were changed at random" in (tmp_path / "run" / "report.html").read_text()) is said

@@ -2,7 +2,9 @@
 
 import json
 import math
+from collections import Counter
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from scipy.stats import norm
 from torch import Tensor, nn
 
 import layerscope as ls
-from layerscope.analyses import noisy
+from layerscope.analyses import noisy, written
 from layerscope.analyses.noisy import Cell, last
 from layerscope.errors import UseError
 
@@ -349,8 +351,8 @@ class Hoards(nn.Module):
         return x @ self.seen[1].T + self.map.bias
 
 
-@pytest.mark.parametrize(("kind", "written"), [(Tied, True), (Memory, True), (Spectral, False), (Hoards, False)])
-def test_values_written_to_one_place_give_what_those_put_in_afresh_give(kind, written, monkeypatch):
+@pytest.mark.parametrize(("kind", "works"), [(Tied, True), (Memory, True), (Spectral, False), (Hoards, False)])
+def test_values_written_to_one_place_give_what_those_put_in_afresh_give(kind, works, monkeypatch):
     """Or they are put in afresh: whether so is found out of each Part."""
     torch.manual_seed(0)
     model, start = kind().eval(), ls.state_of(kind())
@@ -368,11 +370,70 @@ def test_values_written_to_one_place_give_what_those_put_in_afresh_give(kind, wr
         monkeypatch.setattr(noisy.Written, "outputs", given)
         found.append(ls.criticality(model, trajectory, data, eps=0.3, spec=few()))
         if not wrong:
-            assert any(good) if written else not all(good)
+            assert any(good) if works else not all(good)
             good.clear()
     assert not any(good)
     assert found[0].frame.equals(found[1].frame)
     assert len(found[0].where(metric="expected_error")) > 5
+
+
+class Counted(nn.Linear):
+    """Says when it is computed."""
+
+    calls: ClassVar[list[tuple[int, int]]] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls.append(tuple(self.weight.shape))
+        return super().forward(x)
+
+
+class Residual(nn.Module):
+    """Two maps with a way around the second, and an activation that writes where it reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.last = Counted(4, 8), Counted(8, 8), Counted(8, 3)
+        self.act = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.act(self.first(x))
+        return self.last(self.act(self.second(x) + x))
+
+
+class Branching(Residual):
+    """Calls other modules as the samples' outputs have it: what was kept of one forward fits no other."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.act(self.first(x))
+        for _ in range(1 + int(self.second(x).sum() > 0)):
+            x = self.act(self.second(x) + x)
+        return self.last(x)
+
+
+@pytest.mark.parametrize("kind", [Residual, Branching])
+def test_what_comes_before_a_part_is_computed_once_and_changes_nothing(kind, monkeypatch):
+    torch.manual_seed(0)
+    model, start = kind().eval(), ls.state_of(kind())
+    x = torch.randn(200, 4)
+    with torch.no_grad():
+        data = [(x, model(x).argmax(1))]
+    trajectory = ls.Trajectory.of(initial=start, final=ls.state_of(model))
+    monkeypatch.setattr(written, "WORTH", 0.0)
+    tables, computed = [], []
+    for engine in ("reference", "replay"):
+        Counted.calls.clear()
+        tables.append(ls.criticality(model, trajectory, data, eps=0.3, spec=few(), plan=ls.Plan(engine=engine)).frame)
+        computed.append(Counter(Counted.calls))
+    assert tables[0].equals(tables[1])
+    assert computed[1][8, 4] < 0.8 * computed[0][8, 4]  # the first map: kept where another is the Part
+    assert computed[1][3, 8] > computed[0][3, 8]  # the last: all are compared twice
+
+
+def test_no_memory_keeps_nothing(monkeypatch):
+    monkeypatch.setattr(written, "WORTH", 0.0)
+    monkeypatch.setattr(written, "_Before", None)
+    model, trajectory, data = linear(n=48)
+    ls.criticality(model, trajectory, data, eps=0.3, spec=few(), plan=ls.Plan(memory="0B"))
 
 
 def test_blocks_are_fair_and_small_ones_begin_large_ones():

@@ -14,7 +14,7 @@ from layerscope import runtime
 from layerscope.analyses.distances import parameters_of, values_of
 from layerscope.analyses.joint import Joint, Moved, Point
 from layerscope.analyses.margin import Unfit, margin_bound
-from layerscope.analyses.robustness import PLAN, Data, checked, divided, engine_of, steady
+from layerscope.analyses.robustness import PLAN, Data, checked, divided, room_of, steady
 from layerscope.analyses.spec import BoundsSpec, Plan
 from layerscope.engine.batches import Forward, Targets, outputs_of, targets_of, with_each
 from layerscope.engine.certified import TOGETHER, joined, shuffled
@@ -97,7 +97,7 @@ def bounds(
     splits = data if isinstance(data, Mapping) else {"train": data}
     if "train" not in splits:
         raise UseError("bounds need the training data: pass them alone, or a mapping with the split train")
-    engine_of(plan)
+    room = room_of(plan)
     trajectory = checked(trajectory, model)
     if not trajectory.has_start:
         raise UseError("bounds need the values before training: priors lie around them; give initial=")
@@ -109,7 +109,7 @@ def bounds(
     network = Network.of(subject, partition, seen["train"], spec)
     if network.m < 2:
         raise UseError(f"bounds need at least 2 training samples, and there is {network.m}")
-    work = lambda asked: map(partial(_of_eps, network, seen.get("test")), asked)  # noqa: E731
+    work = lambda asked: map(partial(_of_eps, network, seen.get("test"), room), asked)  # noqa: E731
     rows = [_itself(split, one) for split, one in seen.items()]
     for found in runtime.run(spec.eps, str, work, {} if done is None else done, "bounds", progress):
         rows += found
@@ -233,10 +233,10 @@ def _bare(world: World, name: str, covered: Sequence[Slice]) -> tuple[torch.Tens
     return start, end
 
 
-def _of_eps(network: Network, test: Seen | None, eps: float) -> list[Row]:
+def _of_eps(network: Network, test: Seen | None, room: int, eps: float) -> list[Row]:
     """All rows of one eps."""
     seen, spec = network.seen, network.spec
-    joint = Joint(network.subject, network.modules, seen.task, seen.known, network.own, spec)
+    joint = Joint(network.subject, network.modules, seen.task, seen.known, network.own, spec, room)
     place = {"eps": eps}
     names = ("joint_criticality", "joint_log_criticality", *UNDER_NOISE)
     whole: Row = place | {"part": WHOLE, "perturbation": Noise.KIND}

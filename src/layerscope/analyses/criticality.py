@@ -1,8 +1,9 @@
 """How critical each module is: the measure of chatterji2020 on any trajectory."""
 
 import math
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import combinations
 from typing import Any
 
@@ -12,8 +13,8 @@ from torch import nn
 
 from layerscope import runtime
 from layerscope.analyses.distances import parameters_of, values_of
-from layerscope.analyses.noisy import Cell, Cells, Compute, Few, Grid, Sequential, blocks_of
-from layerscope.analyses.robustness import PLAN, Data, checked, divided, engine_of, steady
+from layerscope.analyses.noisy import Cell, Cells, Grid, Sequential, blocks_of
+from layerscope.analyses.robustness import PLAN, Data, checked, divided, engine_of, room_of, steady
 from layerscope.analyses.spec import CriticalitySpec, Plan
 from layerscope.engine.batches import Forward, Targets, outputs_of, targets_of
 from layerscope.engine.probe import probe
@@ -70,7 +71,8 @@ def criticality(
     cell of the grid is feasible. The network (Part `whole network`) has the sum. `expected_error` is a row for each cell that
     was looked at. `monotonicity` in the provenance says where along an alpha the error falls as sigma grows.
 
-    Batches, `forward`, `targets`, `anyway` and `plan` are as in `evaluate`; the plan's engine is that of `search="grid"`.
+    Batches, `forward`, `targets`, `anyway` and `plan` are as in `evaluate`. With the plan's engine `replay` what comes
+    before a Part is kept for samples that come again, within half of its memory.
     `done` takes what was found of each Part as it comes (plain values), and gives that of an earlier call with the same
     arguments. Raises `UseError` if there is no start.
 
@@ -97,9 +99,11 @@ def criticality(
     own = float(torch.cat([kept[0] for kept in known.kept]).double().mean())
 
     def work(parts: Sequence[Part]) -> Any:
-        blocks = blocks_of(list(task.data), spec.seed) if spec.search == "sequential" else None
+        cells_of = partial(Grid, compute)
+        if spec.search == "sequential":
+            cells_of = partial(Sequential, blocks_of(list(task.data), spec.seed), room_of(plan))
         for part in parts:
-            yield _of(part, blocks, compute, (subject, part, task, known, spec), own)
+            yield _of(part, cells_of, (subject, part, task, known, spec), own)
 
     found = runtime.run(
         list(partition), lambda part: part.name, work, {} if done is None else done, "criticality", progress
@@ -123,7 +127,7 @@ def criticality(
     return Table.of(rows, facts)
 
 
-def _of(part: Part, blocks: Few | None, compute: Compute, asked: Asked, own: float) -> tuple[list[Row], dict[str, Any]]:
+def _of(part: Part, cells_of: Callable[..., Cells], asked: Asked, own: float) -> tuple[list[Row], dict[str, Any]]:
     """The rows of a Part, and what came of the check whether its errors grow with sigma."""
     subject, _, _, _, spec = asked
     world, place = subject.world, {"part": part.name, "perturbation": Noise.KIND}
@@ -136,7 +140,7 @@ def _of(part: Part, blocks: Few | None, compute: Compute, asked: Asked, own: flo
     rows: list[Row] = []
     try:
         with untouched(subject.model), torch.no_grad():
-            cells: Cells = Grid(compute, *asked) if blocks is None else Sequential(blocks, *asked)
+            cells = cells_of(*asked)
             before = 0
             for eps in spec.eps:
                 best = cells.best(eps)

@@ -43,10 +43,18 @@ class Joint:
     """The network with all modules changed at once, as far as it was asked about; `passes` counts samples."""
 
     def __init__(
-        self, subject: Subject, modules: Sequence[Moved], task: Task, known: Reference, own: float, spec: BoundsSpec
+        self,
+        subject: Subject,
+        modules: Sequence[Moved],
+        task: Task,
+        known: Reference,
+        own: float,
+        spec: BoundsSpec,
+        memory: int,
     ) -> None:
         self.modules, self.passes = modules, 0
         self._subject, self._task, self._known, self._own, self._spec = subject, task, known, own, spec
+        self._memory = memory
         self._blocks = blocks_of(list(task.data), spec.seed)
         self._errors: dict[Point, list[float]] = {}
 
@@ -54,8 +62,8 @@ class Joint:
         """A point of a small objective whose expected error is, surely, at most eps by draws 0, 1, ... of the noise; None if none
         was found. It is no more than good: its objective is an upper bound of the smallest there is.
 
-        The search starts at a point that is good for an eps half way to the training error: the cells that each module bears
-        alone, or the trained values, with as much less noise in all of them as it takes. Then each module in turn, from that
+        The search starts at a point that is good for an eps half way to the training error: about the cells that each module
+        bears alone, or the trained values, with as much less noise in all of them as it takes. Then each module in turn, from that
         with the largest term on, moves to the best cell that the others leave it, as if errors grew with sigma.
         """
         point, before = self._start((eps + min(self._own, eps)) / 2) or self._start(eps), None
@@ -95,11 +103,12 @@ class Joint:
         return sum(self._term(at, cell) for at, cell in enumerate(point))
 
     def _alone(self, eps: float) -> list[Cell]:
-        """The best cell of each module while the others stay trained; where there is none, what has least noise."""
+        """About the best cell of each module while the others stay trained; where there is none, what has least noise. A few draws
+        are enough: where all of them together are too much, there will be less noise in all."""
         spec, found = self._spec.alone((min(max(eps, 1e-9), 1 - 1e-9),)), []
         for module in self.modules:
-            cells = Sequential(self._blocks, self._subject, module.part, self._task, self._known, spec)
-            found.append(cells.best(eps) or self._trained)
+            cells = Sequential(self._blocks, self._memory, self._subject, module.part, self._task, self._known, spec)
+            found.append(cells.guess(self._spec.alphas, None, eps) or self._trained)
             self.passes += cells.passes
         return found
 

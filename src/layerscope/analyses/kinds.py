@@ -92,7 +92,17 @@ def _measures(material: Material, spec: MeasuresSpec, how: How) -> Table:
 
 def _bounds(material: Material, spec: BoundsSpec, how: How) -> Table:
     _split(material, "train", spec)
-    return bounds(material.model, material.trajectory, material.splits, spec, **_common(material, how))
+    table = bounds(material.model, material.trajectory, material.splits, spec, **_common(material, how))
+    noise = material.facts.get("data", {}).get("noise")
+    if not noise or "test" not in material.splits:
+        return table
+    warning = (
+        f"{noise['differ']} training labels were changed at random, and no test label was: the bounds are of the error on data "
+        "with as much noise, and the rows of the test data are of clean ones"
+    )
+    return Table(
+        table.frame, {**table.provenance, "warnings": [*table.provenance["warnings"], warning]}, table.variants
+    )
 
 
 KINDS = {

@@ -6,26 +6,24 @@ these data of the network with theta^alpha + u in the Part, u ~ N(0, sigma^2 I).
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from layerscope import rng
 from layerscope.analyses.spec import CriticalitySpec
-from layerscope.engine.batches import leaves, mark, moved, samples_in
+from layerscope.analyses.written import Block, Normals, Written
+from layerscope.engine.batches import leaves, moved, samples_in
 from layerscope.engine.precision import some
 from layerscope.engine.subject import Subject
 from layerscope.engine.task import Reference, Task
 from layerscope.errors import UseError
-from layerscope.partition import Part, Slice
+from layerscope.partition import Part
 from layerscope.perturb import Noise, Variant
 from layerscope.perturb.noise import normals
-from layerscope.perturb.patch import put
-from layerscope.perturb.trained import trained
 from layerscope.stats import capital
 
 TOGETHER = 4
@@ -36,9 +34,6 @@ KEPT = 128 << 20
 """Bytes of normal numbers that are kept of a Part's first draws, with which every cell begins; and of samples as many."""
 T = TypeVar("T")
 Compute = Callable[[Subject, Sequence[Variant], Task, Reference, None], Iterable[list[dict[str, Any]]]]
-
-Normals = dict[Slice, Tensor]
-"""The numbers of N(0, 1) of a draw."""
 
 
 class Cell(NamedTuple):
@@ -123,9 +118,9 @@ class Sequential(_Asked):
     samples), so that the mean over blocks is the expected error on all data, and blocks are independent.
     """
 
-    def __init__(self, blocks: "Few", *asked: Any) -> None:
+    def __init__(self, blocks: "Few", memory: int, *asked: Any) -> None:
         super().__init__(*asked)
-        self._blocks = blocks
+        self._blocks, self._memory = blocks, memory
         self._normals = Few(lambda draw: normals(self.part, self.subject.world, draw))
         self._written: Written | None = None
 
@@ -135,7 +130,7 @@ class Sequential(_Asked):
         first, *others = self.spec.alphas
         left = [first, *reversed(others)]
         while left:
-            guess = self._guess(left, found, eps)
+            guess = self.guess(left, found, eps)
             alpha = left[0] if guess is None else guess.alpha
             found = last(self._better(alpha, found), partial(self._feasible, eps=eps), guess) or found
             left.remove(alpha)
@@ -150,7 +145,7 @@ class Sequential(_Asked):
         cells = (Cell(alpha, sigma) for sigma in self.spec.sigmas)
         return [cell for cell in cells if found is None or cell.ratio < found.ratio]
 
-    def _guess(self, alphas: Sequence[float], found: Cell | None, eps: float) -> Cell | None:
+    def guess(self, alphas: Sequence[float], found: Cell | None, eps: float) -> Cell | None:
         """The best cell by the first draws of each; None if none of them beats the best so far."""
         guess = None
         for alpha in alphas:
@@ -179,60 +174,30 @@ class Sequential(_Asked):
 
     def _outcomes(self, cell: Cell, draws: Sequence[int], size: int) -> list[Tensor]:
         """Which samples of the block of each draw are wrong."""
-        blocks = [self._blocks[draw, size] for draw in draws]
-        if self._written is None:  # a few draws tell whether values can be written to one place
-            outputs = self._slowly(cell, draws, blocks)
-            self._written = Written(self.subject, self.part, self._variant(cell, draws[-1]))
-            same = mark(self._written.outputs(cell, self._drawn(draws), blocks)) == mark(outputs)
-            self._written.good = same and len(draws) > 1
-        elif self._written.good:
-            outputs = self._written.outputs(cell, self._drawn(draws), blocks)
+        blocks: list[Block] = [((draw, size), self._blocks[draw, size]) for draw in draws]
+        noise = Noise(cell.sigma, cell.alpha)
+        if self._written is not None and self._written.good:
+            outputs = self._written.outputs(noise, self._drawn(draws), blocks)
         else:
             outputs = self._slowly(cell, draws, blocks)
+        if self._written is None:  # a few draws tell whether values can be written to one place
+            self._written = Written(self.subject, self.part, self._variant(cell, draws[-1]), self._memory)
+            if len(draws) > 1:
+                self._written.compare(outputs, noise, self._drawn(draws), blocks)
         metric = self.task.metrics[0]
-        targets = (moved(self.task.targets(block), self.subject.device) for block in blocks)
+        targets = (moved(self.task.targets(block), self.subject.device) for _, block in blocks)
         return [metric.keep(right, found) for right, found in zip(targets, outputs, strict=True)]
 
     def _drawn(self, draws: Sequence[int]) -> list[Normals]:
         return [self._normals[draw] for draw in draws]
 
-    def _slowly(self, cell: Cell, draws: Sequence[int], blocks: Sequence[Any]) -> list[Any]:
+    def _slowly(self, cell: Cell, draws: Sequence[int], blocks: Sequence[Block]) -> list[Any]:
         """The outputs for each block under each draw, of networks as the reference engine has them."""
         found = []
-        for draw, block in zip(draws, blocks, strict=True):
+        for draw, (_, block) in zip(draws, blocks, strict=True):
             values = self.subject.values(self._variant(cell, draw))
             found.append(self.subject.run(values, lambda network, block=block: self.subject.outputs(network, block)))
         return found
-
-
-class Written:
-    """A network whose Part has one value after the other, written to one place: nothing else is put in afresh. `good` says that
-    this gives what the reference gives; it does not where a forward writes to its parameters, or keeps what it made of them."""
-
-    def __init__(self, subject: Subject, part: Part, variant: Variant) -> None:
-        values, firsts = subject.values(variant), subject.world.firsts
-        self.good = False
-        self._subject, self._inside = subject, subject.inside(values)
-        places: dict[Slice, tuple[Slice, Tensor, Tensor]] = {}
-        for where, old in trained(part, subject.world).items():  # a tied tensor is that of its first name in the Part
-            first = replace(where, tensor=firsts[where.tensor])
-            places.setdefault(first, (where, old, values[first.tensor]))
-        self._places = list(places.values())
-
-    def outputs(self, cell: Cell, drawn: Sequence[Normals], blocks: Sequence[Any]) -> list[Any]:
-        """For each block under each draw."""
-        noise, world = Noise(cell.sigma, cell.alpha), self._subject.world
-
-        def work(network: nn.Module) -> list[Any]:
-            found = []
-            for normal, block in zip(drawn, blocks, strict=True):
-                for where, old, place in self._places:
-                    new = noise.at(where, old, normal[where], world).to(place.device)
-                    place.copy_(put(place, where, new))
-                found.append(self._subject.outputs(network, block))
-            return found
-
-        return self._subject.run_inside(self._inside, work)
 
 
 class Few:

@@ -239,6 +239,12 @@ def engine_of(plan: Plan) -> Engine:
     return ENGINES[plan.engine](room, plan.precision)
 
 
+def room_of(plan: Plan) -> int:
+    """Bytes in which a plan keeps what forwards share, beside the values: none where they share nothing."""
+    engine_of(plan)
+    return number_of_bytes("memory", plan.memory) // 2 if plan.engine == "replay" else 0
+
+
 def divided(model: nn.Module, given: Partition | None, spec: Divided) -> Partition:
     """The Partition that is given, or else that which a spec asks for, beside which there can be the Part of all tensors."""
     partition = given or partition_of(model, spec)
