@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import layerscope as ls
+from layerscope.analyses import written
 from layerscope.errors import UseError
 from layerscope.measures.operator import Operator, dense
 from layerscope.plots import bounds as shown
@@ -101,6 +102,30 @@ def test_bounds_are_above_the_errors_on_new_data():
         assert itself <= one(table, "corollary_3.3_log")["value"] <= one(table, "corollary_3.3")["value"]
         assert itself <= one(table, "parameter_count")["value"]
         assert one(table, "conjecture")["value"] == pytest.approx(noisy - itself)  # of the same 790 samples, each once
+
+
+def test_what_is_written_and_kept_changes_nothing(monkeypatch):
+    """Values put in afresh, values written to one place, and what comes before a module kept: the same search."""
+    monkeypatch.setattr(written, "WORTH", 0.0)
+    layers = nn.Linear(4, 6), nn.ReLU(inplace=True), nn.Linear(6, 6), nn.ReLU(inplace=True), nn.Linear(6, 2)
+    model, trajectory, data = trained(model=nn.Sequential(*layers))
+    tables, kept = [], []
+    for engine, good in (("replay", True), ("reference", True), ("reference", False)):
+        plan = ls.Plan(engine=engine)
+        if not good:
+            monkeypatch.setattr(written.Written, "compare", lambda *_: None)
+        keep = written.Written.keep
+
+        def counted(self, at, keep=keep, engine=engine):
+            kept.append((engine, at))
+            keep(self, at)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(written.Written, "keep", counted)
+            tables.append(ls.bounds(model, trajectory, data, QUICK, plan=plan).frame)
+    assert ("replay", 2) in kept
+    assert tables[0].equals(tables[1])
+    assert tables[0].equals(tables[2])
 
 
 def test_what_got_no_noise_must_not_have_been_trained():

@@ -12,16 +12,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from layerscope.analyses.noisy import Cell, Sequential, blocks_of, last
+from layerscope.analyses.noisy import Cell, Few, Sequential, blocks_of, last
 from layerscope.analyses.spec import BoundsSpec
+from layerscope.analyses.written import Normals, Written
 from layerscope.engine.batches import moved
 from layerscope.engine.subject import Subject
 from layerscope.engine.task import Reference, Task
 from layerscope.measures.bounds import OBJECTIVES, Module
 from layerscope.partition import Part
 from layerscope.perturb import Edit, Noise, Variant
+from layerscope.perturb.noise import normals
 from layerscope.stats import capital
 
+SMALL = 0.01
+"""Share of the sum below which a module's term is left as it is."""
+COMPARED = 4
+"""Draws in which values written to one place are compared with values put in afresh."""
 Point = tuple[Cell, ...]
 """A cell of each module, in order."""
 
@@ -57,14 +63,18 @@ class Joint:
         self._memory = memory
         self._blocks = blocks_of(list(task.data), spec.seed)
         self._errors: dict[Point, list[float]] = {}
+        parts = [module.part for module in modules]
+        self._normals = Few(lambda key: normals(parts[key[0]], subject.world, key[1]))
+        self._written: Written | None = None
 
     def best(self, eps: float) -> Point | None:
         """A point of a small objective whose expected error is, surely, at most eps by draws 0, 1, ... of the noise; None if none
         was found. It is no more than good: its objective is an upper bound of the smallest there is.
 
         The search starts at a point that is good for an eps half way to the training error: about the cells that each module
-        bears alone, or the trained values, with as much less noise in all of them as it takes. Then each module in turn, from that
-        with the largest term on, moves to the best cell that the others leave it, as if errors grew with sigma.
+        bears alone, or the trained values, with as much less noise in all of them as it takes. Then each module in turn, from
+        that with the largest term on, moves to the best cell that the others leave it, as if errors grew with sigma; not if its
+        term is less than a hundredth of the sum, for no cell could make that much smaller.
         """
         point, before = self._start((eps + min(self._own, eps)) / 2) or self._start(eps), None
         if point is None:
@@ -74,7 +84,8 @@ class Joint:
                 break
             before = point
             for at in sorted(range(len(point)), key=lambda i, now=point: -self._term(i, now[i])):
-                point = self._moved(point, at, eps)
+                if self._term(at, point[at]) > SMALL * self._total(point):
+                    point = self._moved(point, at, eps)
         return point
 
     def fresh(self, point: Point) -> np.ndarray:
@@ -84,10 +95,19 @@ class Joint:
 
     def wrong(self, point: Point, draw: int, block: Any) -> torch.Tensor:
         """Which samples of a block are wrong under a draw `[n]`; of the trained network, at a point of no cells."""
-        edits = [Edit(m.part, Noise(cell.sigma, cell.alpha)) for m, cell in zip(self.modules, point, strict=False)]
-        values = self._subject.values(Variant(tuple(edits), draw, buffers="keep"))
+        return self._found(self._outputs(point, draw, block), block)
+
+    def _outputs(self, point: Point, draw: int, block: Any) -> Any:
+        values = self._subject.values(self._variant(point, draw))
+        return self._subject.run(values, lambda network: self._subject.outputs(network, block))
+
+    def _variant(self, point: Point, draw: int) -> Variant:
+        edits = [Edit(m.part, noise) for m, noise in zip(self.modules, _noises(point), strict=False)]
+        return Variant(tuple(edits), draw, buffers="keep")
+
+    def _found(self, outputs: Any, block: Any) -> torch.Tensor:
+        """Which samples are wrong."""
         targets = moved(self._task.targets(block), self._subject.device)
-        outputs = self._subject.run(values, lambda network: self._subject.outputs(network, block))
         found = self._task.metrics[0].keep(targets, outputs)
         self.passes += len(found)
         return found
@@ -103,8 +123,8 @@ class Joint:
         return sum(self._term(at, cell) for at, cell in enumerate(point))
 
     def _alone(self, eps: float) -> list[Cell]:
-        """About the best cell of each module while the others stay trained; where there is none, what has least noise. A few draws
-        are enough: where all of them together are too much, there will be less noise in all."""
+        """About the best cell of each module while the others stay trained; where there is none, what has least noise. A few
+        draws are enough: where all of them together are too much, there will be less noise in all."""
         spec, found = self._spec.alone((min(max(eps, 1e-9), 1 - 1e-9),)), []
         for module in self.modules:
             cells = Sequential(self._blocks, self._memory, self._subject, module.part, self._task, self._known, spec)
@@ -131,11 +151,15 @@ class Joint:
         put = lambda cell: (*point[:at], cell, *point[at + 1 :])  # noqa: E731
         first, *others = self._spec.alphas
         best = point[at]
+        if self._written is not None:
+            self._written.keep(at)  # the others stay what they are
         for alpha in (first, *reversed(others)):
             cells = [Cell(alpha, sigma) for sigma in self._spec.sigmas]
             better = [cell for cell in cells if self._term(at, cell) < self._term(at, best)]
             better = better[:1] if alpha == 0 else better  # all are worth the same, and the first spoils least
             best = last(better, lambda cell: self._feasible(put(cell), eps)) or best
+        if self._written is not None:
+            self._written.keep(None)
         return put(best)
 
     def _feasible(self, point: Point, eps: float) -> bool:
@@ -149,4 +173,28 @@ class Joint:
             errors.append(self._error(point, len(errors)))
 
     def _error(self, point: Point, draw: int) -> float:
-        return float(self.wrong(point, draw, self._blocks[draw, self._spec.block]).double().mean())
+        key = draw, self._spec.block
+        block = self._blocks[key]
+        if self._written is None:
+            self._written = self._writing(point)
+        if not self._written.good:
+            return float(self.wrong(point, draw, block).double().mean())
+        (outputs,) = self._written.outputs(_noises(point), [self._drawn(draw)], [(key, block)])
+        return float(self._found(outputs, block).double().mean())
+
+    def _drawn(self, draw: int) -> list[Normals]:
+        return [self._normals[at, draw] for at in range(len(self.modules))]
+
+    def _writing(self, point: Point) -> Written:
+        """A network to write values to, compared with networks that are made afresh in a few draws."""
+        keys = [(draw, self._spec.block) for draw in range(COMPARED)]
+        blocks = [(key, self._blocks[key]) for key in keys]
+        expected = [self._outputs(point, draw, block) for (draw, _), block in blocks]
+        parts = [module.part for module in self.modules]
+        found = Written(self._subject, parts, self._variant(point, COMPARED), self._memory)
+        found.compare(expected, _noises(point), [self._drawn(draw) for draw, _ in keys], blocks)
+        return found
+
+
+def _noises(point: Point) -> list[Noise]:
+    return [Noise(cell.sigma, cell.alpha) for cell in point]

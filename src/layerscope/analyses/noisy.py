@@ -15,7 +15,7 @@ from torch import Tensor
 
 from layerscope import rng
 from layerscope.analyses.spec import CriticalitySpec
-from layerscope.analyses.written import Block, Normals, Written
+from layerscope.analyses.written import Block, Drawn, Written
 from layerscope.engine.batches import leaves, moved, samples_in
 from layerscope.engine.precision import some
 from layerscope.engine.subject import Subject
@@ -177,19 +177,20 @@ class Sequential(_Asked):
         blocks: list[Block] = [((draw, size), self._blocks[draw, size]) for draw in draws]
         noise = Noise(cell.sigma, cell.alpha)
         if self._written is not None and self._written.good:
-            outputs = self._written.outputs(noise, self._drawn(draws), blocks)
+            outputs = self._written.outputs([noise], self._drawn(draws), blocks)
         else:
             outputs = self._slowly(cell, draws, blocks)
         if self._written is None:  # a few draws tell whether values can be written to one place
-            self._written = Written(self.subject, self.part, self._variant(cell, draws[-1]), self._memory)
+            self._written = Written(self.subject, [self.part], self._variant(cell, draws[-1]), self._memory)
             if len(draws) > 1:
-                self._written.compare(outputs, noise, self._drawn(draws), blocks)
+                self._written.compare(outputs, [noise], self._drawn(draws), blocks)
+                self._written.keep(0)
         metric = self.task.metrics[0]
         targets = (moved(self.task.targets(block), self.subject.device) for _, block in blocks)
         return [metric.keep(right, found) for right, found in zip(targets, outputs, strict=True)]
 
-    def _drawn(self, draws: Sequence[int]) -> list[Normals]:
-        return [self._normals[draw] for draw in draws]
+    def _drawn(self, draws: Sequence[int]) -> list[Drawn]:
+        return [[self._normals[draw]] for draw in draws]
 
     def _slowly(self, cell: Cell, draws: Sequence[int], blocks: Sequence[Block]) -> list[Any]:
         """The outputs for each block under each draw, of networks as the reference engine has them."""

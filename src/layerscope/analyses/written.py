@@ -20,50 +20,68 @@ WORTH = 1e-3
 """Seconds of a forward that must come before a Part for their outputs to be kept: to listen takes time too."""
 
 Normals = dict[Slice, Tensor]
-"""The numbers of N(0, 1) of a draw."""
+"""The numbers of N(0, 1) of a draw, of one Part."""
+Drawn = Sequence[Normals]
+"""Those of all Parts."""
+Place = tuple[Slice, Tensor, Tensor]
+"""What is changed, its trained values, and the tensor to write to."""
 Block = tuple[Hashable, Any]
 """Samples, and a key that they can be known by."""
 
 
 class Written:
-    """A network whose Part has one value after the other, written to one place: nothing else is put in afresh. `good` says that
+    """A network whose Parts have one value after the other, written to one place: nothing else is put in afresh. `good` says that
     this gives what the reference gives; it does not where a forward writes to its parameters, or keeps what it made of them.
 
-    What modules before the Part return for a block is kept in `memory` bytes, and given when the block comes again.
+    What modules before a Part return for a block is kept in `memory` bytes, and given when the block comes again.
     """
 
-    def __init__(self, subject: Subject, part: Part, variant: Variant, memory: int) -> None:
+    def __init__(self, subject: Subject, parts: Sequence[Part], variant: Variant, memory: int) -> None:
         values, firsts = subject.values(variant), subject.world.firsts
         self.good = False
         self._subject, self._inside, self._memory = subject, subject.inside(values), memory
-        places: dict[Slice, tuple[Slice, Tensor, Tensor]] = {}
-        for where, old in trained(part, subject.world).items():  # a tied tensor is that of its first name in the Part
-            first = replace(where, tensor=firsts[where.tensor])
-            places.setdefault(first, (where, old, values[first.tensor]))
-        self._places = list(places.values())
+        self._places: list[list[Place]] = []
+        for part in parts:
+            places: dict[Slice, Place] = {}
+            for where, old in trained(
+                part, subject.world
+            ).items():  # a tied tensor is that of its first name in the Part
+                first = replace(where, tensor=firsts[where.tensor])
+                places.setdefault(first, (where, old, values[first.tensor]))
+            self._places.append(list(places.values()))
         self._before: _Before | None = None
+        self._keeps = memory > 0
 
-    def compare(self, expected: Sequence[Any], noise: Noise, drawn: Sequence[Normals], blocks: Sequence[Block]) -> None:
+    def compare(
+        self, expected: Sequence[Any], noises: Sequence[Noise], drawn: Sequence[Drawn], blocks: Sequence[Block]
+    ) -> None:
         """Find out whether all this gives what is expected, to the bit: as it is, and with what is kept."""
-        same = lambda: mark(self.outputs(noise, drawn, blocks)) == mark(expected)  # noqa: E731
+        same = lambda: mark(self.outputs(noises, drawn, blocks)) == mark(expected)  # noqa: E731
         self.good = same()
-        if self.good and self._memory:
-            self._before = _Before(
-                self._subject.model, {storage_of(place) for _, _, place in self._places}, self._memory
-            )
-            if not (same() and same()):  # what is kept at first, and then given
-                self._before = None
+        if self.good and self._keeps:
+            self.keep(0)
+            self._keeps = same() and same()  # what is kept at first, and then given
+            self.keep(None)
 
-    def outputs(self, noise: Noise, drawn: Sequence[Normals], blocks: Sequence[Block]) -> list[Any]:
-        """For each block under each draw."""
+    def keep(self, at: int | None) -> None:
+        """Keep what comes before the Part of this number: from now on a block that comes again finds other values in it, and
+        in no other Part. None: keep nothing."""
+        self._before = None
+        if self._keeps and at is not None:
+            storages = {storage_of(place) for _, _, place in self._places[at]}
+            self._before = _Before(self._subject.model, storages, self._memory)
+
+    def outputs(self, noises: Sequence[Noise], drawn: Sequence[Drawn], blocks: Sequence[Block]) -> list[Any]:
+        """For each block under each draw; `noises` are of the Parts."""
         world = self._subject.world
 
         def work(network: nn.Module) -> list[Any]:
             found = []
-            for normal, (key, block) in zip(drawn, blocks, strict=True):
-                for where, old, place in self._places:
-                    new = noise.at(where, old, normal[where], world).to(place.device)
-                    place.copy_(put(place, where, new))
+            for normals, (key, block) in zip(drawn, blocks, strict=True):
+                for noise, normal, places in zip(noises, normals, self._places, strict=True):
+                    for where, old, place in places:
+                        new = noise.at(where, old, normal[where], world).to(place.device)
+                        place.copy_(put(place, where, new))
                 found.append(self._forward(key, partial(self._subject.outputs, network, block)))
             return found
 
@@ -74,7 +92,7 @@ class Written:
             try:
                 return self._before.outputs(key, forward)
             except Unsplittable:
-                self._before = None
+                self._before, self._keeps = None, False
         return forward()
 
 

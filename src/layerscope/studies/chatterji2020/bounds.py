@@ -7,7 +7,7 @@ from layerscope.plots.grid import records
 from layerscope.studies.chatterji2020.networks import SOURCE, scales
 from layerscope.studies.frame import Claim, Replicate, Study
 
-EPS = (0.05, 0.1)
+EPS = (0.1, 0.2)
 
 
 def conjecture(seed: Replicate) -> float:
@@ -32,7 +32,11 @@ BOUNDS = Study(
             conjecture,
         ),
     ),
-    scales=scales({"bounds": BoundsSpec(eps=EPS, most=64)}, smoke={"bounds": BoundsSpec(eps=EPS, most=32, draws=200)}),
+    scales=scales(
+        {"bounds": BoundsSpec(eps=EPS)},
+        small={"bounds": BoundsSpec(eps=EPS, rounds=1, alphas=(0.0, 0.5, 0.9, 1.0))},
+        smoke={"bounds": BoundsSpec(eps=EPS, most=32, draws=200)},
+    ),
 )
 
 STUDIES = (BOUNDS,)
