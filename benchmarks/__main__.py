@@ -1,4 +1,5 @@
-"""Runs the benchmarks and writes the table: `python -m benchmarks [NAME ...]`; `certified`, of 8 minutes, only by name."""
+"""Runs the benchmarks and writes the table: `python -m benchmarks [NAME ...]`; `certified`, of 8 minutes,
+and `deep`, of half an hour, only by name."""
 
 import sys
 from importlib import import_module
