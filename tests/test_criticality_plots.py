@@ -36,26 +36,38 @@ def texts(figure) -> str:
 
 
 def test_sentences_say_which_matter_and_how_sure_that_is():
-    said = " ".join(criticality.sentences(table(*mixed(), monotonicity={"pairs": 40, "falls": []})))
+    said = " ".join(
+        criticality.sentences(table(*mixed(), monotonicity={"pairs": 40, "able": 7, "fall": 0.2, "falls": []}))
+    )
     assert "sum over 3, is 400, 75 % of it conv1" in said
     assert "The most critical layer is conv1: 300; having kept 50 % of its way it bears noise of σ = 0.1" in said
     assert "error of 8.00 % in the mean over 128 draws (at 95 % confidence at most 9.50 %)" in said
     assert "Zero have conv2" in said
-    assert "fc: the best cell lies at an end of the grid" in said
+    assert "fc: the best cell lies at an edge of α and σ" in said
     assert "The trained network itself has an error of 2.00 %" in said
     assert "it is sure that its expected error is at most eps" in said
     assert "of 40 pairs of cells that were compared none contradicts it" in said
+    assert "7 of them had draws enough to show a fall of 20 points" in said
 
 
 def test_sentences_about_what_is_not_sure_or_not_there():
     fall = {"part": "fc", "alpha": 0.0, "sigma": [0.1, 1.0], "error": [0.5, 0.2]}
     rows = [
-        row("conv", 10.0, certificate=0.2),
+        row("conv", 10.0, certificate=0.2, low=4.0, high=20.0),
         row("fc", None, "infeasible", reason="no cell has an expected error of at most 0.1"),
         row("whole network", None, "infeasible"),
     ]
     said = " ".join(criticality.sentences(table(*rows, monotonicity={"pairs": 9, "falls": [fall]})))
     assert "In 1 of 1 answer the best cell is so near eps" in said
+    assert "The most critical layer is conv: 10.0 (4.00 to 20.0)" in said
+    (listing,) = criticality.listings(table(*rows))
+    assert listing.rows[0][2] == "4.00 to 20.0"
+    (axes,) = criticality.figures(table(*rows, *cells("conv")))["criticality"].axes
+    assert [4.0, 20.0] in [list(line.get_xdata()) for line in axes.lines]
+    open_ = [row("conv", 10.0, certificate=0.2, low=4.0), row("whole network", 10.0)]
+    assert "10.0 (from 4.00 on)" in " ".join(criticality.sentences(table(*open_)))
+    back = [row("conv", 0.0, "zero", certificate=0.2, low=0.0), row("fc", 1.0), row("whole network", 1.0)]
+    assert "the error stays at most eps (by estimate: all)" in " ".join(criticality.sentences(table(*back)))
     assert "Without a criticality (infeasible): fc; no cell has an expected error of at most 0.1." in said
     assert "1 contradict it, each at its own 95 % level (fc)" in said
     assert "sum over" not in said
@@ -69,8 +81,8 @@ def test_sentences_about_what_is_not_sure_or_not_there():
 
 def test_listings_have_a_row_a_module_and_explain_their_words():
     one, two = criticality.listings(table(*mixed(), *mixed(0.2)))
-    assert one.rows[0] == ["conv1", "300", "0.5", "0.1", "3.00", "8.00 %", "9.50 %", "128", "ok"]
-    assert one.rows[-1] == ["whole network", "400", *["-"] * 6, "on the edge"]
+    assert one.rows[0] == ["conv1", "300", "-", "0.5", "0.1", "3.00", "8.00 %", "9.50 %", "128", "ok"]
+    assert one.rows[-1] == ["whole network", "400", *["-"] * 7, "on the edge"]
     assert [len(line) for line in one.rows] == [len(one.heads)] * 4
     assert "eps = 0.1" in one.caption
     assert "eps = 0.2" in two.caption

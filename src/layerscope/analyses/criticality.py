@@ -13,7 +13,7 @@ from torch import nn
 
 from layerscope import runtime
 from layerscope.analyses.distances import parameters_of, values_of
-from layerscope.analyses.noisy import Cell, Cells, Grid, Sequential, blocks_of
+from layerscope.analyses.noisy import Cell, Cells, Grid, Sequential, blocks_of, limits, own_of
 from layerscope.analyses.robustness import PLAN, Data, checked, divided, engine_of, room_of, steady
 from layerscope.analyses.spec import CriticalitySpec, Plan
 from layerscope.engine.batches import Forward, Targets, outputs_of, targets_of
@@ -28,7 +28,7 @@ from layerscope.metrics import ErrorRate
 from layerscope.partition import WHOLE, Part, Partition
 from layerscope.perturb import Noise, World
 from layerscope.runtime import Progress
-from layerscope.stats import bounded_mean, capital
+from layerscope.stats import capital
 from layerscope.step import FINAL, INIT
 from layerscope.table import Table
 from layerscope.trajectory import Trajectory
@@ -38,6 +38,8 @@ OK, EDGE, ZERO = "ok", "on the edge", "zero"
 NONE, FAILED, LACKING = "infeasible", "failed", "not applicable"
 """What a status says: the minimum lies inside the region, on its edge, or is 0; no cell is feasible; a forward raised; the
 module has no start."""
+FALL = 0.2
+"""A fall of the error that pairs of cells are counted by, whose draws would show it."""
 Asked = tuple[Subject, Part, Task, Reference, CriticalitySpec]
 
 
@@ -66,10 +68,12 @@ def criticality(
 
     Rows: `criticality` of each Part and each eps, with its `alpha`, `sigma` and `distance` D, the estimated `error` there and its
     `certificate` (the upper end of its interval, which holds at the spec's `level` for all cells of the Part at once), `n`
-    draws, and the `passes` of samples that this answer took beside those for smaller eps. `status` is `zero` if alpha = 0 is
-    feasible (or the Part never moved), `on the edge` if alpha is 1 or sigma an end of its grid, `infeasible` (no value) if no
-    cell of the grid is feasible. The network (Part `whole network`) has the sum. `expected_error` is a row for each cell that
-    was looked at. `monotonicity` in the provenance says where along an alpha the error falls as sigma grows.
+    draws; `low` and `high`, between which the value surely lies by the draws, at that level and as far as errors grow with sigma
+    (no `high`: no cell is surely feasible); and the `passes` of samples that this answer took beside those for smaller eps.
+    `status` is `zero` if alpha = 0 is feasible (or the Part never moved), `on the edge` if alpha is 1 (nothing is gained by going
+    back) or sigma an end of its grid, `infeasible` (no value) if no cell of the
+    grid is feasible. The network (Part `whole network`) has the sum. `expected_error` is a row for each cell that was
+    looked at. `monotonicity` in the provenance says where along an alpha the error falls as sigma grows.
 
     Batches, `forward`, `targets`, `anyway` and `plan` are as in `evaluate`. With the plan's engine `replay` what comes
     before a Part is kept for samples that come again, within half of its memory.
@@ -87,7 +91,9 @@ def criticality(
     compute = engine_of(plan)
     trajectory = checked(trajectory, model)
     if not trajectory.has_start:
-        raise UseError("criticality needs the values before training: the way begins there; give initial=")
+        raise UseError(
+            "criticality needs the values before training: the way begins there; give initial= (--checkpoints init=FILE)"
+        )
     partition = divided(model, partition, spec)
     subject = Subject(
         model, World.of(model, trajectory.ends().fitted(model), {}, spec.seed), forward, None, plan.device
@@ -96,12 +102,12 @@ def criticality(
     seen = probe(subject, data, targets, anyway)
     task = steady(task, seen)
     known = reference(subject, task)
-    own = float(torch.cat([kept[0] for kept in known.kept]).double().mean())
+    own = own_of(known)
 
     def work(parts: Sequence[Part]) -> Any:
         cells_of = partial(Grid, compute)
         if spec.search == "sequential":
-            cells_of = partial(Sequential, blocks_of(list(task.data), spec.seed), room_of(plan))
+            cells_of = partial(Sequential, blocks_of(list(task.data), known, spec.seed), room_of(plan))
         for part in parts:
             yield _of(part, cells_of, (subject, part, task, known, spec), own)
 
@@ -120,7 +126,12 @@ def criticality(
         "left_out": partition.left_out,
         "error": own,
         "probe": seen.to_dict(),
-        "monotonicity": {"pairs": sum(check["pairs"] for check in checks), "falls": falls},
+        "monotonicity": {
+            "pairs": sum(check["pairs"] for check in checks),
+            "able": sum(check["able"] for check in checks),
+            "fall": FALL,
+            "falls": falls,
+        },
         "warnings": trajectory.warnings() + [_warning(fall) for fall in falls],
         **trajectory.facts(),
     }
@@ -132,7 +143,7 @@ def _of(part: Part, cells_of: Callable[..., Cells], asked: Asked, own: float) ->
     subject, _, _, _, spec = asked
     world, place = subject.world, {"part": part.name, "perturbation": Noise.KIND}
     none: Row = place | {"metric": "criticality", "engine": spec.search}
-    unchecked = {"pairs": 0, "falls": []}
+    unchecked = {"pairs": 0, "able": 0, "falls": []}
     if reason := Noise(0.0, 0.0).refused(part, world):
         return [none | {"eps": eps, "status": LACKING, "reason": reason} for eps in spec.eps], unchecked
     measured = parameters_of(world, part)
@@ -144,8 +155,9 @@ def _of(part: Part, cells_of: Callable[..., Cells], asked: Asked, own: float) ->
             before = 0
             for eps in spec.eps:
                 best = cells.best(eps)
+                ends = None if best is None else cells.interval(eps, best)
                 row = none | {"eps": eps, "distance": distance, "passes": cells.passes - before}
-                rows.append(row | _answer(best, distance, own, eps, cells, spec))
+                rows.append(row | _answer(best, ends, distance, own, eps, cells, spec))
                 before = cells.passes
     except UseError:
         raise
@@ -166,10 +178,18 @@ def _distance(final: Mapping[Any, torch.Tensor], start: Mapping[Any, torch.Tenso
     return row["value"] * math.sqrt(row["n"]) if row["n"] else 0.0
 
 
-def _answer(best: Cell | None, distance: float, own: float, eps: float, cells: Cells, spec: CriticalitySpec) -> Row:
+def _answer(
+    best: Cell | None,
+    ends: tuple[float, float] | None,
+    distance: float,
+    own: float,
+    eps: float,
+    cells: Cells,
+    spec: CriticalitySpec,
+) -> Row:
     """What is said of a Part at one eps."""
     unsure = cells.unsure(eps)
-    if best is None:
+    if best is None or ends is None:
         sure = "" if not unsure else f"; {len(unsure)} of {len(cells.errors)} cells looked at are not sure"
         return {
             "status": NONE,
@@ -178,14 +198,15 @@ def _answer(best: Cell | None, distance: float, own: float, eps: float, cells: C
         }
     bounds = _error(best, cells, spec)
     value = (best.ratio * distance) ** 2
-    edges = [f"alpha = {best.alpha:g}"] if best.alpha == 1 else []
-    edges += [f"sigma = {best.sigma:g}"] if best.sigma in (spec.sigmas[0], spec.sigmas[-1]) else []
+    edges = _edges(best, spec)
     status = ZERO if value == 0 else EDGE if edges else OK
-    reasons = [f"the best cell is at an end of the grid: {' and '.join(edges)}"] if status == EDGE else []
+    reasons = edges if status == EDGE else []
     if best in unsure:
         reasons.append(f"its draws do not make sure that its expected error is at most {eps:g}")
     return {
         "value": value,
+        "low": (ends[0] * distance) ** 2,
+        **({"high": (ends[1] * distance) ** 2} if math.isfinite(ends[1]) else {}),
         **best._asdict(),
         "error": bounds["value"],
         "certificate": bounds["high"],
@@ -197,26 +218,38 @@ def _answer(best: Cell | None, distance: float, own: float, eps: float, cells: C
     }
 
 
+def _edges(best: Cell, spec: CriticalitySpec) -> list[str]:
+    """At which edges of the region a cell lies."""
+    found = ["alpha = 1 is best: the trained values, where the way ends"] if best.alpha == 1 else []
+    if best.sigma == 1:
+        found.append("sigma = 1 is best: by definition there is no more noise")
+    elif best.sigma in (spec.sigmas[0], spec.sigmas[-1]):
+        found.append(f"sigma = {best.sigma:g} is an end of the grid: beyond it the value might be another")
+    return found
+
+
 def _error(cell: Cell, cells: Cells, spec: CriticalitySpec) -> Row:
     """A cell's expected error, with bounds that hold for all cells of the grid at once."""
-    errors = np.asarray(cells.errors[cell])
-    low, high = bounded_mean(errors, 1 - (1 - spec.level) / (len(spec.alphas) * len(spec.sigmas)))
+    errors = cells.errors[cell]
+    low, high = limits(errors, cells.own, 1 - (1 - spec.level) / (len(spec.alphas) * len(spec.sigmas)))
     bounds = {"low": low, "high": high, "interval": "draws", "level": spec.level}
-    return {"value": float(errors.mean()), "n": len(errors), **bounds}
+    return {"value": max(float(np.mean(errors)), 0.0), "n": len(errors), **bounds}
 
 
 def _falls(part: Part, cells: Cells, level: float) -> dict[str, Any]:
     """Of all pairs of cells along an alpha, how many there are, and those where the error falls as sigma grows: surely so by
-    the draws that both saw (each pair at this level), which are the same samples and the same normal numbers."""
+    the draws that both saw (each pair at this level), which are the same samples and the same normal numbers. `able` counts the
+    pairs with draws enough to be sure of a fall of `FALL` in each."""
     pairs = [(a, b) for a, b in combinations(sorted(cells.errors), 2) if a.alpha == b.alpha]
-    falls = []
+    falls, able, price = [], 0, -math.log(1 - level)
     for a, b in pairs:
         shared = min(len(cells.errors[a]), len(cells.errors[b]))
         before, after = (np.asarray(cells.errors[cell][:shared]) for cell in (a, b))
-        if capital((1 + before - after) / 2, 0.5).high >= -math.log(1 - level):
+        able += capital(np.full(shared, (1 + FALL) / 2), 0.5).high >= price
+        if capital((1 + before - after) / 2, 0.5).high >= price:
             means = [float(before.mean()), float(after.mean())]
             falls.append({"part": part.name, "alpha": a.alpha, "sigma": [a.sigma, b.sigma], "error": means})
-    return {"pairs": len(pairs), "falls": falls}
+    return {"pairs": len(pairs), "able": able, "falls": falls}
 
 
 def _warning(fall: Mapping[str, Any]) -> str:
@@ -237,4 +270,7 @@ def _network(eps: float, rows: Sequence[Row], partition: Partition) -> Row:
     edge = [each["part"] for each in rows if each["status"] == EDGE]
     value = sum(each["value"] for each in rows)
     status = EDGE if edge else ZERO if value == 0 else OK
-    return row | {"value": value, "status": status, "reason": f"on the edge: {', '.join(edge)}" if edge else ""}
+    reasons = [f"on the edge: {', '.join(edge)}"] if edge else []
+    if unsure := sum(each["low"] < each["value"] or each.get("high", math.inf) > each["value"] for each in rows):
+        reasons.append(f"{unsure} of {len(rows)} values are the estimates of draws, each between a low and a high")
+    return row | {"value": value, "status": status, "reason": "; ".join(reasons)}

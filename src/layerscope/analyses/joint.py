@@ -61,7 +61,7 @@ class Joint:
         self.modules, self.passes = modules, 0
         self._subject, self._task, self._known, self._own, self._spec = subject, task, known, own, spec
         self._memory = memory
-        self._blocks = blocks_of(list(task.data), spec.seed)
+        self._blocks = blocks_of(list(task.data), known, spec.seed)
         self._errors: dict[Point, list[float]] = {}
         parts = [module.part for module in modules]
         self._normals = Few(lambda key: normals(parts[key[0]], subject.world, key[1]))
@@ -174,7 +174,7 @@ class Joint:
 
     def _error(self, point: Point, draw: int) -> float:
         key = draw, self._spec.block
-        block = self._blocks[key]
+        block = self._blocks[key].samples
         if self._written is None:
             self._written = self._writing(point)
         if not self._written.good:
@@ -188,7 +188,7 @@ class Joint:
     def _writing(self, point: Point) -> Written:
         """A network to write values to, compared with networks that are made afresh in a few draws."""
         keys = [(draw, self._spec.block) for draw in range(COMPARED)]
-        blocks = [(key, self._blocks[key]) for key in keys]
+        blocks = [(key, self._blocks[key].samples) for key in keys]
         expected = [self._outputs(point, draw, block) for (draw, _), block in blocks]
         parts = [module.part for module in self.modules]
         found = Written(self._subject, parts, self._variant(point, COMPARED), self._memory)

@@ -361,12 +361,9 @@ def _at_trained(rows: Sequence[Row], spec: MeasuresSpec) -> list[Row]:
     ends = (spec.sigmas[0], spec.sigmas[-1])
     found = [row | {"metric": "pac_bayes"} for row in rows if row["part"] != WHOLE]
     for row in found:
-        others = [
-            said for said in row.get("reason", "").split("; ") if said and not said.startswith("the best cell is")
-        ]
         if row["status"] == "on the edge":
-            edge = [f"sigma = {row['sigma']:g} is an end of its grid"] if row["sigma"] in ends else []
-            row |= {"status": "on the edge" if edge else "ok", "reason": "; ".join([*edge, *others])}
+            others = [said for said in row["reason"].split("; ") if not said.startswith("alpha = 1")]
+            row |= {"status": "on the edge" if row["sigma"] in ends else "ok", "reason": "; ".join(others)}
     total = next(row for row in rows if row["part"] == WHOLE)
     return [*found, total | _total("pac_bayes", "", found)]
 
@@ -376,6 +373,7 @@ def _joint(rows: Sequence[Row], spec: MeasuresSpec) -> list[Row]:
     found = []
     for row in (row for row in rows if row["part"] != WHOLE):
         value = {"value": (row["distance"] / row["sigma"]) ** 2} if "value" in row else {}
+        row = {name: field for name, field in row.items() if name not in ("low", "high")}  # those of the criticality
         if row["status"] == "zero" and value["value"]:  # that of the criticality: alpha is 0, and D is not
             value |= {"status": "ok"}
             if row["sigma"] in (spec.sigmas[0], spec.sigmas[-1]):
@@ -469,10 +467,18 @@ def _total(metric: str, unit: str, rows: Sequence[Row]) -> Row:
     row["value"] = math.fsum(each["value"] for each in rows)
     if edge := [each["part"] for each in rows if each.get("status") == "on the edge"]:
         row |= {"status": "on the edge", "reason": f"on the edge: {', '.join(edge)}"}
+    if unsure := sum(each.get("interval") == "draws" and not _sure(each) for each in rows):
+        said = f"{unsure} of {len(rows)} values are the estimates of draws"
+        row["reason"] = f"{row['reason']}; {said}" if row["reason"] else said
     if all(each.get("interval") == "numerical" for each in rows):
         ends = {name: math.fsum(each[name] for each in rows) for name in ("low", "high")}
         row |= ends | {"interval": "numerical", "level": 1 - sum(1 - each["level"] for each in rows)}
     return row
+
+
+def _sure(row: Row) -> bool:
+    """Whether draws leave no doubt about a value."""
+    return row.get("low") == row["value"] == row.get("high")
 
 
 def _logged(total: Row, metric: str) -> list[Row]:

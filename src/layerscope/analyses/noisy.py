@@ -15,7 +15,7 @@ from torch import Tensor
 
 from layerscope import rng
 from layerscope.analyses.spec import CriticalitySpec
-from layerscope.analyses.written import Block, Drawn, Written
+from layerscope.analyses.written import Drawn, Samples, Written
 from layerscope.engine.batches import leaves, moved, samples_in
 from layerscope.engine.precision import some
 from layerscope.engine.subject import Subject
@@ -24,7 +24,7 @@ from layerscope.errors import UseError
 from layerscope.partition import Part
 from layerscope.perturb import Noise, Variant
 from layerscope.perturb.noise import normals
-from layerscope.stats import capital
+from layerscope.stats import Interval, bounded_mean, capital
 
 TOGETHER = 4
 """Draws between two looks at a cell: few enough that one far from eps is left after the first."""
@@ -34,6 +34,13 @@ KEPT = 128 << 20
 """Bytes of normal numbers that are kept of a Part's first draws, with which every cell begins; and of samples as many."""
 T = TypeVar("T")
 Compute = Callable[[Subject, Sequence[Variant], Task, Reference, None], Iterable[list[dict[str, Any]]]]
+
+
+class Block(NamedTuple):
+    """Samples, and the error of the trained network on them."""
+
+    samples: Any
+    own: float
 
 
 class Cell(NamedTuple):
@@ -53,7 +60,10 @@ class Cells(Protocol):
     """The cells of one Part, as far as they were asked for."""
 
     errors: dict[Cell, list[float]]
-    """Of each cell that was looked at, the error under each draw."""
+    """Of each cell that was looked at, the error under each draw: that of its samples plus what the trained network's error on
+    all data is above that on these, so that draws of samples hardly move it."""
+    own: float
+    """The error of the trained network on all data."""
     passes: int
     """Samples that went through the network so far."""
 
@@ -65,6 +75,11 @@ class Cells(Protocol):
         """Cells whose draws do not make sure on which side of eps they are."""
         ...
 
+    def interval(self, eps: float, best: Cell) -> tuple[float, float]:
+        """Between which ratios the smallest of a feasible cell surely lies; the second is infinite where no cell is surely
+        feasible."""
+        ...
+
 
 class _Asked:
     """A Part in a network on some data, and the draws that were looked at."""
@@ -72,6 +87,7 @@ class _Asked:
     def __init__(self, subject: Subject, part: Part, task: Task, known: Reference, spec: CriticalitySpec) -> None:
         self.subject, self.part, self.task, self.known, self.spec = subject, part, task, known, spec
         self.errors: dict[Cell, list[float]] = {}
+        self.own = own_of(known)
         self.passes = 0
         self._price = math.log(2 * len(spec.alphas) * len(spec.sigmas) / (1 - spec.level))
 
@@ -81,7 +97,7 @@ class _Asked:
 
     def _sure(self, cell: Cell, eps: float) -> bool | None:
         """Whether a cell's expected error is at most eps; None where its draws do not tell."""
-        bets = capital(np.asarray(self.errors[cell]), eps)
+        bets = against(self.errors[cell], eps, self.own)
         return True if bets.low >= self._price else False if bets.high >= self._price else None
 
     def _variant(self, cell: Cell, draw: int) -> Variant:
@@ -107,6 +123,12 @@ class Grid(_Asked):
         """See `Cells`; of several, that of the largest sigma."""
         feasible = [cell for cell, errors in self.errors.items() if np.mean(errors) <= eps]
         return min(feasible, key=lambda cell: (cell.ratio, -cell.sigma), default=None)
+
+    def interval(self, eps: float, best: Cell) -> tuple[float, float]:
+        """See `Cells`."""
+        sure = {cell: self._sure(cell, eps) for cell in self.errors}
+        low = min((cell.ratio for cell, yes in sure.items() if yes is not False), default=best.ratio)
+        return low, min((cell.ratio for cell, yes in sure.items() if yes), default=math.inf)
 
 
 class Sequential(_Asked):
@@ -140,6 +162,23 @@ class Sequential(_Asked):
         """See `Cells`: those that were decided by their estimates."""
         return [cell for cell in super().unsure(eps) if len(self.errors[cell]) >= self.spec.most]
 
+    def interval(self, eps: float, best: Cell) -> tuple[float, float]:
+        """See `Cells`; as far as errors grow with sigma. Asks, along each alpha, from what would just beat the best so far on
+        until a cell is surely not feasible; and with the best alpha, for less noise until one surely is."""
+        low, noises = best, self.spec.sigmas[:1] if best.ratio == 0 else self.spec.sigmas  # zero is zero at any sigma
+        for alpha in self.spec.alphas:
+            for cell in self._better(alpha, low):
+                self._feasible(cell, eps, CLOSE)  # what is not refused by then stays open
+                if self._sure(cell, eps) is False:
+                    break
+                low = cell
+        for sigma in reversed([sigma for sigma in noises if sigma <= best.sigma]):
+            cell = Cell(best.alpha, sigma)
+            self._feasible(cell, eps)
+            if self._sure(cell, eps):
+                break
+        return low.ratio, min((cell.ratio for cell in self.errors if self._sure(cell, eps)), default=math.inf)
+
     def _better(self, alpha: float, found: Cell | None) -> list[Cell]:
         """The cells of an alpha that would beat the best so far."""
         cells = (Cell(alpha, sigma) for sigma in self.spec.sigmas)
@@ -157,9 +196,9 @@ class Sequential(_Asked):
             self._look(cell, self.spec.block)
         return bool(np.mean(errors[:TOGETHER]) <= eps)
 
-    def _feasible(self, cell: Cell, eps: float) -> bool:
-        errors = self.errors.setdefault(cell, [])
-        while (sure := self._sure(cell, eps)) is None and len(errors) < self.spec.most:
+    def _feasible(self, cell: Cell, eps: float, most: int | None = None) -> bool:
+        errors, most = self.errors.setdefault(cell, []), min(most or self.spec.most, self.spec.most)
+        while (sure := self._sure(cell, eps)) is None and len(errors) < most:
             close = len(errors) >= CLOSE and np.mean(errors) > eps / 4
             self._look(cell, self.spec.block * (LARGER if close else 1))
         return bool(np.mean(errors) <= eps) if sure is None else sure
@@ -168,13 +207,13 @@ class Sequential(_Asked):
         """A few more draws, each on so many samples. The size may follow from what was seen: the mean stays what it is."""
         known = len(self.errors[cell])
         draws = range(known, min(known + TOGETHER, self.spec.most))
-        for wrong in self._outcomes(cell, draws, size):
+        for draw, wrong in zip(draws, self._outcomes(cell, draws, size), strict=True):
             self.passes += len(wrong)
-            self.errors[cell].append(float(wrong.double().mean()))
+            self.errors[cell].append(float(wrong.double().mean()) - self._blocks[draw, size].own + self.own)
 
     def _outcomes(self, cell: Cell, draws: Sequence[int], size: int) -> list[Tensor]:
         """Which samples of the block of each draw are wrong."""
-        blocks: list[Block] = [((draw, size), self._blocks[draw, size]) for draw in draws]
+        blocks: list[Samples] = [((draw, size), self._blocks[draw, size].samples) for draw in draws]
         noise = Noise(cell.sigma, cell.alpha)
         if self._written is not None and self._written.good:
             outputs = self._written.outputs([noise], self._drawn(draws), blocks)
@@ -192,7 +231,7 @@ class Sequential(_Asked):
     def _drawn(self, draws: Sequence[int]) -> list[Drawn]:
         return [[self._normals[draw]] for draw in draws]
 
-    def _slowly(self, cell: Cell, draws: Sequence[int], blocks: Sequence[Block]) -> list[Any]:
+    def _slowly(self, cell: Cell, draws: Sequence[int], blocks: Sequence[Samples]) -> list[Any]:
         """The outputs for each block under each draw, of networks as the reference engine has them."""
         found = []
         for draw, (_, block) in zip(draws, blocks, strict=True):
@@ -218,22 +257,39 @@ class Few:
         return made
 
 
-def blocks_of(batches: Sequence[Any], seed: int) -> Few:
-    """(draw, size) -> so many samples of one batch, which has as many chances as it has samples; the same for all Parts and
-    cells, and of a smaller size the first of them."""
+def own_of(known: Reference) -> float:
+    """The error of the trained network on all data."""
+    return float(torch.cat([kept[0] for kept in known.kept]).double().mean())
+
+
+def against(errors: Sequence[float], mean: float, own: float) -> Interval:
+    """The `capital` of bets against an expected error: each is some number in [-1, 1] away from that of the trained network."""
+    return capital((np.asarray(errors) - own + 1) / 2, (mean - own + 1) / 2)
+
+
+def limits(errors: Sequence[float], own: float, level: float) -> Interval:
+    """Bounds of the expected error: see `against` and `stats.bounded_mean`."""
+    ends = bounded_mean((np.asarray(errors) - own + 1) / 2, level)
+    return Interval(*(min(max(2 * end - 1 + own, 0.0), 1.0) for end in ends))
+
+
+def blocks_of(batches: Sequence[Any], known: Reference, seed: int) -> Few:
+    """(draw, size) -> a `Block` of so many samples of one batch, which has as many chances as it has samples; the same for all
+    Parts and cells, and of a smaller size the first of them."""
     sizes = torch.tensor([float(samples_in(batch)) for batch in batches])
 
-    def make(key: tuple[int, int]) -> Any:
+    def make(key: tuple[int, int]) -> Block:
         draw, size = key
         generator = rng.generator(seed, "block of samples", "", draw)
-        batch = batches[int(torch.multinomial(sizes, 1, generator=generator))]
+        number = int(torch.multinomial(sizes, 1, generator=generator))
+        batch = batches[number]
         rows = torch.randperm(samples_in(batch), generator=generator)[:size]
         if (block := some(batch, rows)) is None:
             raise UseError(
                 "samples cannot be taken out of these batches: they must be tensors of one entry a sample; ask with "
                 "search='grid'"
             )
-        return block
+        return Block(block, float(known.kept[number][0][rows].double().mean()))
 
     return Few(make)
 

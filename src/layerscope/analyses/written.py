@@ -25,7 +25,7 @@ Drawn = Sequence[Normals]
 """Those of all Parts."""
 Place = tuple[Slice, Tensor, Tensor]
 """What is changed, its trained values, and the tensor to write to."""
-Block = tuple[Hashable, Any]
+Samples = tuple[Hashable, Any]
 """Samples, and a key that they can be known by."""
 
 
@@ -53,7 +53,7 @@ class Written:
         self._keeps = memory > 0
 
     def compare(
-        self, expected: Sequence[Any], noises: Sequence[Noise], drawn: Sequence[Drawn], blocks: Sequence[Block]
+        self, expected: Sequence[Any], noises: Sequence[Noise], drawn: Sequence[Drawn], blocks: Sequence[Samples]
     ) -> None:
         """Find out whether all this gives what is expected, to the bit: as it is, and with what is kept."""
         same = lambda: mark(self.outputs(noises, drawn, blocks)) == mark(expected)  # noqa: E731
@@ -71,7 +71,7 @@ class Written:
             storages = {storage_of(place) for _, _, place in self._places[at]}
             self._before = _Before(self._subject.model, storages, self._memory)
 
-    def outputs(self, noises: Sequence[Noise], drawn: Sequence[Drawn], blocks: Sequence[Block]) -> list[Any]:
+    def outputs(self, noises: Sequence[Noise], drawn: Sequence[Drawn], blocks: Sequence[Samples]) -> list[Any]:
         """For each block under each draw; `noises` are of the Parts."""
         world = self._subject.world
 

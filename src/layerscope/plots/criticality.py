@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 USUAL = 0.1
 """The eps that pictures of one eps are of, or that next to it: chatterji2020's."""
+FEW = 16
+"""Draws below which a cell's error is only about right."""
 LINES = 8
 """Modules that have a line of their own."""
 STATUS = {
@@ -105,12 +107,14 @@ def _found(each: Answers, part: str, several: bool) -> list[str]:
     if top["value"] > 0:
         said.append(f"The most critical {part} is {top['part']}: {_best(top)}.")
     if zero and top["value"] > 0:
-        said.append(f"Zero have {words.listed(zero)}: put back to the start, the error stays at most eps.")
+        doubtful = [row["part"] for row in measured if row["value"] == 0 and row["certificate"] > each.eps]
+        estimated = "" if not doubtful else f" (by estimate: {'all' if doubtful == zero else words.listed(doubtful)})"
+        said.append(f"Zero have {words.listed(zero)}: put back to the start, the error stays at most eps{estimated}.")
     edge = [row["part"] for row in measured if row["status"] == "on the edge"]
     if edge:
         said.append(
-            f"{words.listed(edge)}: the best cell lies at an end of the grid of α and σ, so that the value depends on where the "
-            "grid ends."
+            f"{words.listed(edge)}: the best cell lies at an edge of α and σ. At α = 1 nothing is gained by going back toward "
+            "the start; at an end of the grid of σ the value depends on where the grid ends."
         )
     for status, rows in _without(each).items():
         said.append(
@@ -122,7 +126,7 @@ def _found(each: Answers, part: str, several: bool) -> list[str]:
 def _best(row: Record) -> str:
     place = "at its trained values" if row["alpha"] == 1 else f"having kept {100 * row['alpha']:.0f} % of its way"
     return (
-        f"{words.number(row['value'], '')}; {place} it bears noise of σ = {row['sigma']:.3g}, with an error of "
+        f"{words.number(row['value'], '')}{_between(row)}; {place} it bears noise of σ = {row['sigma']:.3g}, with an error of "
         f"{_percent(row['error'])} in the mean over {words.plural(row['n'], 'draw')} (at {100 * row['level']:g} % confidence at "
         f"most {_percent(row['certificate'])})"
     )
@@ -140,8 +144,20 @@ def _unsure(every: Sequence[Answers], part: str) -> list[str]:
         )
     return [
         f"In {len(doubtful)} of {words.plural(len(rows), 'answer')} the best cell is so near eps that its draws do not make sure "
-        f"on which side it is; its estimate decided. How large each {part}'s expected error may be is in the table (at most)."
+        f"on which side it is; its estimate decided, and another seed may find another cell. The table has, for each {part}, "
+        "between which two criticalities draws leave the choice, and how large its expected error may be (at most); more "
+        "draws (--most) narrow both."
     ]
+
+
+def _between(row: Record) -> str:
+    """The interval of a criticality, where draws leave a choice."""
+    low, high = row.get("low"), row.get("high")
+    if low is None or (low == row["value"] == high):
+        return ""
+    if high is None or not math.isfinite(high):
+        return f" (from {words.number(low, '')} on)"
+    return f" ({words.number(low, '')} to {words.number(high, '')})"
 
 
 def _assumed(table: Table) -> list[str]:
@@ -153,9 +169,11 @@ def _assumed(table: Table) -> list[str]:
         return []
     assumed = "The search takes it that the error grows with σ: " if searched else "Does the error grow with σ? "
     if not falls:
+        able = checked.get("able", 0)
         return [
             f"{assumed}{'o' if searched else 'O'}f {pairs:,} pairs of cells that were compared none contradicts it at the 95 % "
-            "level of a single pair."
+            f"level of a single pair; {able:,} of them had draws enough to show a fall of {100 * checked.get('fall', 0):g} "
+            "points."
         ]
     names = words.listed(list(dict.fromkeys(fall["part"] for fall in falls)))
     return [
@@ -170,14 +188,15 @@ def listings(table: Table) -> list[Listing]:
 
 
 def _listing(each: Answers, part: str) -> Listing:
-    heads = [part, "criticality", "α", "σ", "D", "error", "at most", "draws", "status"]
+    heads = [part, "criticality", "between", "α", "σ", "D", "error", "at most", "draws", "status"]
     rows = [_line(row) for row in (*each.modules, each.network)]
     there = {row["status"] for row in (*each.modules, each.network)}
     told = "; ".join(f"{status!r} means: {text}" for status, text in STATUS.items() if status in there)
     caption = (
         f"Criticality α² D² / σ² of each {part} at eps = {each.eps:g}: the best place α on the way from the start (0) to the "
         "trained values (1) and standard deviation σ of noise; D, the 2-norm of how far training moved it; the expected error "
-        "there, and its upper confidence bound, over so many draws of the noise."
+        "there, and its upper confidence bound, over so many draws of the noise. Between: what draws "
+        "leave open of the criticality."
     )
     return Listing(f"{caption} Status {told}.", heads, rows)
 
@@ -185,13 +204,14 @@ def _listing(each: Answers, part: str) -> Listing:
 def _line(row: Record) -> list[str]:
     value = _value(row)
     if row["part"] == WHOLE:
-        return [WHOLE, "-" if value is None else words.number(value, ""), *["-"] * 5, "-", row["status"]]
+        return [WHOLE, "-" if value is None else words.number(value, ""), *["-"] * 7, row["status"]]
     distance = "-" if row.get("distance") is None else words.number(row["distance"], "")
     if value is None:
-        return [row["part"], "-", "-", "-", distance, "-", "-", "-", row["status"]]
+        return [row["part"], "-", "-", "-", "-", distance, "-", "-", "-", row["status"]]
     return [
         row["part"],
         words.number(value, ""),
+        _between(row).strip(" ()") or "-",
         f"{row['alpha']:g}",
         f"{row['sigma']:.3g}",
         distance,
@@ -217,13 +237,24 @@ def _modules(table: Table) -> "Figure":
     """A dot a module on a logarithmic axis; what has no place there stands at its ends."""
     each, part = usual(table), About.of(table).part
     rows, total = each.modules, _value(each.network)
-    low, high = _ends([row["value"] for row in each.measured])
+    spans = [end for row in each.measured for end in _open(row) or ()]
+    low, high = _ends([*(row["value"] for row in each.measured), *spans])
     with house.style():
         figure = house.figure(6.6, min(40.0, 1.9 + max(0.15, 0.3 - 0.003 * len(rows)) * len(rows)))
         axes = figure.add_subplot()
         for y, row in enumerate(rows):
             place = _place(row, low, high)
             axes.plot([low, place], [y, y], color="#d0d0d0", linewidth=0.8, zorder=1)
+            if (ends := _open(row)) is not None:
+                axes.plot(
+                    [max(end, low) for end in ends],
+                    [y, y],
+                    color="#0072b2",
+                    linewidth=2.2,
+                    alpha=0.45,
+                    solid_capstyle="butt",
+                    zorder=2,
+                )
             axes.plot(place, y, **_LOOK.get(row["status"], _LOOK["failed"]), clip_on=False, zorder=3)
         axes.set_xscale("log")
         axes.set_xlim(low, high)
@@ -234,9 +265,11 @@ def _modules(table: Table) -> "Figure":
         axes.grid(axis="x", color="#e3e3e3", linewidth=0.6)
         axes.set_axisbelow(True)
         axes.set_xlabel(f"{MEANING} at eps = {each.eps:g}")
-        sum_ = "" if total is None else f", network (their sum): {words.number(total, '')}"
+        sum_ = "" if total is None else f"\nNetwork (their sum): {words.number(total, '')}"
+        said = ".\nBlue lines: what draws leave open, where they bound it" if spans else ""
+        title = textwrap.fill(f"How critical each {part} is on {_on(table)}{_rests(each)}", 70)
         axes.set_title(
-            f"How critical each {part} is\non {_on(table)}{_rests(each)}{sum_}",
+            f"{title}{said}{sum_}",
             loc="left",
             parse_math=False,
             fontsize=9,
@@ -336,7 +369,7 @@ def _errors(table: Table) -> "Figure | None":
     chosen = list({row["part"]: row for row in (*measured[-1:], *measured[:1])}.values())
     spec = table.provenance["spec"]
     alphas, sigmas = list(spec["alphas"]), list(spec["sigmas"])
-    if not chosen or len(alphas) < 2 or len(sigmas) < 2:
+    if not chosen or not cells or len(alphas) < 2 or len(sigmas) < 2:
         return None
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
@@ -345,7 +378,7 @@ def _errors(table: Table) -> "Figure | None":
         figure = house.figure(1.4 + 3.7 * len(chosen), 4.3)
         places = figure.subplots(1, len(chosen), squeeze=False, sharey=True)[0]
         for axes, row in zip(places, chosen, strict=True):
-            mine = {(cell["alpha"], cell["sigma"]): cell["value"] for cell in cells if cell["part"] == row["part"]}
+            mine = {(cell["alpha"], cell["sigma"]): cell for cell in cells if cell["part"] == row["part"]}
             _map(axes, mine, alphas, sigmas, row)
         places[0].set_ylabel("σ, standard deviation of the noise")
         colours = ScalarMappable(Normalize(0, 100), house.colormap(scales.ERROR))
@@ -354,7 +387,8 @@ def _errors(table: Table) -> "Figure | None":
         bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
         caption = (
             f"Expected error under noise on {_on(table)}; numbers in per cent. Hatched: not looked at. Framed: the best cell at "
-            f"eps = {each.eps:g}. Means of few draws where a cell is far from eps."
+            f"eps = {each.eps:g}. In grey: fewer than {FEW} draws, as where a cell is far from eps; else up to "
+            f"{words.plural(max(cell['n'] for cell in cells), 'draw')}."
         )
         figure.suptitle(textwrap.fill(caption, 55 * len(chosen)), x=0.01, ha="left", fontsize=8.5, parse_math=False)
     return figure
@@ -362,7 +396,7 @@ def _errors(table: Table) -> "Figure | None":
 
 def _map(
     axes: "Axes",
-    cells: dict[tuple[float, float], float],
+    cells: dict[tuple[float, float], Record],
     alphas: Sequence[float],
     sigmas: Sequence[float],
     row: Record,
@@ -371,7 +405,8 @@ def _map(
     import numpy as np
     from matplotlib.patches import Rectangle
 
-    values = np.array([[100 * cells.get((alpha, sigma), math.nan) for alpha in alphas] for sigma in sigmas])
+    grid = [[cells.get((alpha, sigma)) for alpha in alphas] for sigma in sigmas]
+    values = np.array([[math.nan if cell is None else 100 * cell["value"] for cell in line] for line in grid])
     cmap = house.colormap(scales.ERROR)
     axes.set_facecolor("#f2f2f2")
     empty = Rectangle(
@@ -381,8 +416,11 @@ def _map(
     axes.imshow(np.ma.masked_invalid(values), cmap=cmap, vmin=0, vmax=100, origin="lower", aspect="auto", zorder=1)
     for (y, x), value in np.ndenumerate(values):
         if math.isfinite(value):
-            ink = scales.ink(scales.colour(value / 100, scales.ERROR))
-            axes.text(x, y, f"{value:.0f}", ha="center", va="center", fontsize=6.5, color=ink)
+            cell = grid[y][x]
+            few = cell is not None and cell["n"] < FEW
+            ink = "#7a7a7a" if few and value < 50 else scales.ink(scales.colour(value / 100, scales.ERROR))
+            digits = 1 if value < 20 and not few else 0
+            axes.text(x, y, f"{value:.{digits}f}", ha="center", va="center", fontsize=6, color=ink)
     at = alphas.index(row["alpha"]) - 0.5, sigmas.index(row["sigma"]) - 0.5
     axes.add_patch(Rectangle(at, 1, 1, fill=False, edgecolor="#b34a00", linewidth=2, zorder=4, clip_on=False))
     axes.set_xticks(range(len(alphas)), [f"{alpha:g}" for alpha in alphas], fontsize=8)
@@ -411,6 +449,14 @@ def _place(row: Record, low: float, high: float) -> float:
     if value is None:
         return high if row["status"] == "infeasible" else low
     return max(value, low)
+
+
+def _open(row: Record) -> tuple[float, float] | None:
+    """The interval of a criticality, where draws leave a choice and it has two ends."""
+    low, high = row.get("low"), row.get("high")
+    if _value(row) is None or low is None or high is None or not math.isfinite(high) or low == high:
+        return None
+    return low, high
 
 
 def _value(row: Record) -> float | None:
