@@ -6,6 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matplotlib.font_manager import FontProperties
 from torch import Tensor, nn
 
 import layerscope as ls
@@ -13,8 +16,10 @@ from layerscope.analyses import written
 from layerscope.errors import UseError
 from layerscope.measures.operator import Operator, dense
 from layerscope.plots import bounds as shown
+from layerscope.plots import house
 
 from .networks import BothSigns
+from .test_compare import inside
 from .test_zoo import everything, same
 
 Data = list[tuple[Tensor, Tensor]]
@@ -352,3 +357,42 @@ def test_a_vacuous_bound_is_called_so():
     assert any("It is vacuous: an error is never above 100 %" in s for s in shown.sentences(table))
     assert "(vacuous)" in shown.listings(table)[0].rows[-1][-1]
     assert shown.figures(table)["bounds"].axes[0].get_xscale() in ("linear", "log")
+
+
+@pytest.mark.parametrize("name", ["digits", "mnist?n_train=1000&n_test=2000", "_".join("abcdefgh" * 20)])
+def test_the_figure_names_its_data_within_its_edges(found, name):
+    table = ls.Table(found.frame, {**found.provenance, "data": {"name": name}})
+    figure = shown.figures(table)["bounds"]
+    assert inside(figure)
+    title = figure.get_suptitle()
+    assert f"3,000 training samples of {name}".replace(" ", "") in title.replace("\n", "").replace(" ", "")
+
+
+def test_the_legend_says_what_errors_rest_on(found):
+    (legend,) = shown.figures(found)["bounds"].legends
+    labels = [text.get_text() for text in legend.get_texts()]
+    assert any(label.startswith("trained network, test data (n = 480): ") for label in labels)
+    assert any(label.startswith("under noise, test data (eps = 20 %, n = 480): ") for label in labels)
+
+
+@settings(max_examples=40)
+@given(
+    st.text("abc WM$%_\n", max_size=120), st.floats(0.5, 6.0), st.floats(6.0, 12.0), st.sampled_from(["bold", "normal"])
+)
+def test_a_text_is_fitted_to_a_width(text, width, size, weight):
+    """No line is wider, nothing is lost, and no line could have taken the word after it."""
+    from matplotlib.textpath import TextPath
+
+    def inches(line: str) -> float:
+        safe = line.replace("$", r"\$")
+        return TextPath((0, 0), safe, prop=FontProperties(size=size, weight=weight)).get_extents().width / 72
+
+    with house.style():
+        lines = house.fitted(text, width, size, weight)
+        assert "".join("".join(lines).split()) == "".join(text.split())
+        for line in lines:
+            assert not line.strip() or inches(line) < width + 0.05
+        for paragraph in text.split("\n"):
+            words = paragraph.split()
+            if words and inches(" ".join(words)) < width - 0.05:
+                assert " ".join(words) in lines

@@ -596,6 +596,11 @@ def named(folder: Path, *texts: str) -> ls.Trajectory:
     return ls.Trajectory.read([text.replace("@", f"{folder}/") for text in texts])
 
 
+def test_the_start_may_be_called_as_in_python(tmp_path):
+    write_all(tmp_path, ["a.pt", "b.pt"])
+    assert named(tmp_path, "initial=@a.pt", "final=@b.pt").has_start
+
+
 def numbers(trajectory: ls.Trajectory) -> list[int]:
     return [trajectory.number(step) for step in trajectory.steps]
 

@@ -138,7 +138,7 @@ def test_damage_is_not_absence(tmp_path, capsys):
 
 def test_a_folder_that_is_no_run(capsys, tmp_path):
     assert "is not a run: it has no spec.json" in refused(capsys, "analyze", tmp_path)
-    assert "is not a run" in refused(capsys, "report", tmp_path / "nothing")
+    assert f"there is no folder {tmp_path / 'nothing'}" in refused(capsys, "report", tmp_path / "nothing")
 
 
 def test_the_folder_of_another_run(made, capsys):
@@ -166,13 +166,49 @@ def test_bad_checkpoints(tmp_path, capsys, change, said):
     assert "epoch-00001" in message
 
 
-def test_an_unfinished_training_is_said(tmp_path, capsys):
-    def stop(*_):
-        raise KeyboardInterrupt
+def stop(*_):
+    raise KeyboardInterrupt
 
+
+def test_an_unfinished_training_goes_on_by_the_command_that_is_named(tmp_path, capsys):
     with pytest.raises(KeyboardInterrupt):
         ls.train(ls.TrainSpec(model="fcn-1x8", epochs=2), tmp_path / "run", progress=stop)
-    assert "is not finished" in refused(capsys, "analyze", tmp_path / "run")
+    said = refused(capsys, "analyze", tmp_path / "run")
+    assert "is not finished" in said
+    command = said.partition("go on with: layerscope ")[2].split()
+    assert main(command) == 0
+    assert "going on with" in capsys.readouterr().err
+    assert ls.Run.open(tmp_path / "run").ending["epoch"] == 2
+    assert main([*command, "--lr", "0.1"]) == 2  # what is asked is asked
+    assert main(["train", "--model", "fcn-1x8", "--out", str(tmp_path / "run")]) == 2
+    assert "epochs: 2 there" in capsys.readouterr().err
+
+
+def test_what_stopped_says_where_the_command_goes_on(made, monkeypatch, capsys):
+    monkeypatch.setattr("layerscope.console.progress", lambda: stop)
+    capsys.readouterr()
+    assert main(["analyze", str(made), "--name", "stopped", "--draws", "1"]) == 130
+    assert capsys.readouterr().err == "layerscope: stopped; the same command goes on from what is there\n"
+    assert (made / "resume" / "stopped.json").is_file()
+    monkeypatch.setattr("layerscope.models.listing", stop)
+    assert main(["models"]) == 130
+    assert capsys.readouterr().err == "layerscope: stopped\n"
+
+
+def test_the_parts_of_a_run(made, tmp_path, capsys):
+    assert main(["parts", "fcn-1x8"]) == 0
+    listed = capsys.readouterr().out
+    assert main(["parts", str(made)]) == 0
+    assert capsys.readouterr().out == listed
+    assert "is not a run" in refused(capsys, "parts", tmp_path)
+    ls.Recorder(tmp_path / "mine", torch.nn.Linear(2, 2)).finish()
+    assert "does not say how its model is made" in refused(capsys, "parts", tmp_path / "mine")
+
+
+def test_only_analyze_says_what_it_does_without_data(capsys):
+    for name in ("analyze", "spectra", "criticality"):
+        assert main([name, "--help"]) == 0
+        assert "Only `analyze` does without" in " ".join(capsys.readouterr().out.replace("│", " ").split())
 
 
 def test_several_values_stand_behind_one_flag(tmp_path, capsys):

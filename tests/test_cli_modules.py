@@ -7,11 +7,11 @@ import sys
 import pandas as pd
 import pytest
 
-from layerscope import runtime
 from layerscope.analyses.contest import settings
 from layerscope.analyses.session import analyze
 from layerscope.analyses.spec import (
     BoundsSpec,
+    CompareSpec,
     CriticalitySpec,
     LandscapeSpec,
     MeasuresSpec,
@@ -19,9 +19,13 @@ from layerscope.analyses.spec import (
     SpectraSpec,
 )
 from layerscope.cli import main
+from layerscope.console import listings_tables, print_table
 from layerscope.entry import COMMANDS
 from layerscope.plots.kinds import KINDS
+from layerscope.plots.weights import Listing
 from layerscope.run import Run
+from layerscope.store import Folder
+from layerscope.studies.session import VERDICTS
 
 ASKED = {
     "criticality": ["--eps", "0.1", "0.3", "--most", "16"],
@@ -73,7 +77,7 @@ def test_another_setting_needs_another_name(runs, capsys):
     assert 'id="more-shown"' in (runs / "w12" / "report.html").read_text()
 
 
-def test_the_contest_of_runs(runs, capsys):
+def test_the_contest_of_runs(runs, tmp_path, capsys):
     few = ["--which", "log_pfn", "distance_squared", "parameters"]
     paths = [str(runs / f"w{width}") for width in (6, 12, 24)]
     assert main(["compare", *paths, "--out", str(runs / "contest"), "--name", "cheap", *few]) == 0
@@ -84,8 +88,56 @@ def test_the_contest_of_runs(runs, capsys):
     page = (runs / "contest" / "report.html").read_text()
     assert "The contest of measures" in page
     assert "There is no finished analysis" not in page
-    assert main(["compare", *paths[:2], "--out", str(runs / "two"), "--name", "cheap", *few]) == 2
-    assert "at least 3 are needed" in capsys.readouterr().err
+
+    beside = [str(runs / "contest"), str(tmp_path / "fig1-smoke")]
+    Folder(tmp_path / "fig1-smoke").write_json(VERDICTS, {})
+    assert main(["compare", *paths, *beside, "--out", str(runs / "contest"), "--name", "cheap", *few]) == 0
+    said = capsys.readouterr()
+    assert "3 networks were ranked" in said.out
+    assert f"left out: {runs / 'contest'} is a comparison" in said.err
+    assert f"left out: {tmp_path / 'fig1-smoke'} is a reproduction" in said.err
+    assert main(["compare", *paths, str(tmp_path), "--name", "cheap", *few]) == 2
+    assert f"{tmp_path} is not a run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("few", "wrong", "said"),
+    [
+        (3, ["--target", "gap"], "unknown target 'gap'"),
+        (3, ["--measures", "log_pfm"], "unknown measure 'log_pfm'; did you mean log_pfn"),
+        (3, ["--which", "log_pfn", "--measures", "parameters"], "unknown measure 'parameters'; known: log_pfn"),
+        (3, ["--against", "criticalitty"], "unknown measure 'criticalitty'; did you mean criticality"),
+        (2, [], "at least 3 are needed"),
+    ],
+)
+def test_what_cannot_be_compared_is_not_measured_first(few, wrong, said, runs, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("layerscope.analyses.contest.analyze", None)
+    paths = [str(runs / f"w{width}") for width in (6, 12, 24)][:few]
+    assert main(["compare", *paths, "--out", str(tmp_path / "none"), *wrong]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_what_is_no_network_is_refused(runs, tmp_path, capsys):
+    for name in ASKED:
+        assert main([name]) == 2
+        assert "say what to look at: RUN, the folder of a run, or your own model" in capsys.readouterr().err
+    assert main(["criticality", str(tmp_path / "nowhere")]) == 2
+    assert f"there is no folder {tmp_path / 'nowhere'}" in capsys.readouterr().err
+    with Run(tmp_path / "contest").claim(CompareSpec()):
+        assert main(["criticality", str(tmp_path / "contest")]) == 2
+    assert "has no network: it holds a compare" in capsys.readouterr().err
+
+
+ROW = ["a layer of a long name", "1.313e+04 (1.2e+04 to 1.4e+04)", "-1.95 to 1.95"]
+
+
+@pytest.mark.parametrize("heads", [["layer", "x", "y"], ["layer", "a head that is longer than its numbers are", "y"]])
+def test_no_cell_is_broken_in_a_pipe(heads, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "30")
+    print_table(listings_tables([Listing("What it is, in words.", heads, [ROW])]))
+    lines = [line.split("  ") for line in capsys.readouterr().out.splitlines()]
+    assert [cell.strip() for cell in lines[-2] if cell.strip()] == ROW
+    assert [cell.strip() for line in lines for cell in line if cell.strip() in heads] == heads
 
 
 def test_settings_are_those_that_decide_a_network(runs):
@@ -110,8 +162,9 @@ def test_a_model_of_ones_own(tmp_path, monkeypatch, capsys):
     rows = {(row["part"], row["metric"]): row for row in json.loads(capsys.readouterr().out)["rows"]}
     assert rows["whole network", "parameters"]["value"] == 58
     assert rows["whole network", "distance_squared"]["status"] == "not applicable"
-    assert main(["criticality", *mine, "--out", "runs/other"]) == 2
-    assert "needs the values before training" in capsys.readouterr().err
+    for name in ("criticality", "bounds", "landscape", "similarity"):
+        assert main([name, *mine, "--out", f"runs/{name}"]) == 2
+        assert "--checkpoints init=FILE" in capsys.readouterr().err
     assert (
         main(["bounds", "--model", "mine_for_modules:net", "--data", "mine_for_modules:only", "--out", "runs/b"]) == 2
     )
@@ -135,8 +188,8 @@ def test_every_kind_has_its_command():
     ],
     ids=lambda spec: spec.KIND,
 )
-def test_what_was_stopped_goes_on(spec, runs, tmp_path, monkeypatch):
-    monkeypatch.setattr(runtime, "EVERY", 0.0)
+def test_what_was_stopped_goes_on(spec, runs, tmp_path):
+    """From the last unit, however short a time ago it was done."""
     run = Run(tmp_path / "stopped")
     shutil.copytree(runs / "w12", run.path)
     whole: list[tuple[str, int]] = []

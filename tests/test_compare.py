@@ -1,6 +1,7 @@
 """The contest of measures: the paper's own rows, networks made by hand, and what is shown of them."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -43,6 +44,13 @@ def contest(gaps, hyper=None, spec=None, **measures):
     names = [f"n{at:02}" for at in range(len(gaps))]
     tables = {name: network(gap, values) for name, gap, values in zip(names, gaps, columns, strict=True)}
     return ls.compare(tables, hyper and dict(zip(names, hyper, strict=True)), spec)
+
+
+def inside(figure):
+    """Whether all that is drawn of a figure is within its edges."""
+    figure.draw_without_rendering()
+    box, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+    return min(box.x0, box.y0) > -0.01 and box.x1 < width + 0.01 and box.y1 < height + 0.01
 
 
 def only(table, **equal):
@@ -274,3 +282,103 @@ def test_all_pairs_are_seen_from_the_first():
     rows = {row[0]: row for row in shown.listings(table)[0].rows}
     assert rows["parameters x sum of spectral norms of the change"][4] == "0.20"
     assert rows["network criticality"][4] == "-"
+
+
+SOSP = "parameters x sum of spectral norms of the change"
+
+
+def test_measures_that_tie_are_all_named():
+    gaps = [0.1, 0.2, 0.3, 0.4, 0.5]
+    values = {"sosp": [1, 2, 3, 5, 4], "criticality": [2, 1, 3, 4, 5], "pac_bayes": [5, 4, 3, 2, 1]}
+    said = shown.sentences(contest(gaps, **values))
+    assert f"The orders by 2 measures are the most like it, a tie: {SOSP}; network criticality: tau = 0.80." in said
+    (lead,) = [line for line in said if "its lead" in line]
+    assert "its lead over the best of them (network criticality) is 0.00, a tie." in lead
+    values["pac_bayes"] = gaps
+    said = " ".join(shown.sentences(contest(gaps, **values)))
+    assert "The order most like it is that by PAC-Bayes, noise around the trained network: tau = 1.00 (95 %" in said
+    assert f"its lead over the best of them ({SOSP}; network criticality) is 0.20" in said
+    assert "is 0.20, a tie" not in said
+
+
+def test_the_best_within_hyperparameters():
+    """Only those that have networks which differ in nothing else count, and all measures of the same mean tau are named."""
+    hyper = [{"width": w, "lr": r} for w, r in ((1, 0.1), (2, 0.1), (4, 0.1), (8, 0.2), (16, 0.3))]
+    gaps = [0.1, 0.2, 0.3, 0.4, 0.5]
+    table = contest(gaps, hyper, sosp=[1, 2, 3, 0, 0.5], criticality=[1, 2, 3, 4, 5], pac_bayes=[3, 2, 1, 4, 5])
+    (line,) = [line for line in shown.sentences(table) if line.startswith("Among networks")]
+    begin = "Among networks that differ in one hyperparameter only, 2 measures rank best, a tie: "
+    assert line.startswith(f"{begin}network criticality; {SOSP}: mean tau 1.00 (95 % interval ")
+    assert line.endswith(" over width (1 group, 3 networks).")
+
+
+def test_groups_that_a_measure_does_not_order_do_not_count():
+    """Of the widths at the second rate it says nothing: its two networks are equal."""
+    hyper = [{"width": w, "lr": r} for w, r in ((1, 0.1), (2, 0.1), (4, 0.1), (1, 0.2), (2, 0.2))]
+    table = contest([0.1, 0.2, 0.3, 0.4, 0.5], hyper, sosp=[1, 2, 3, 5, 5])
+    (line,) = [line for line in shown.sentences(table) if line.startswith("Among networks")]
+    assert f"only, the best is {SOSP}: mean tau 1.00" in line
+    assert line.endswith("over lr (2 groups, 4 networks) and width (1 group, 3 networks).")
+
+
+def test_bars_are_spoken_of_where_there_are(paper):
+    def below(table):
+        figure = shown.figures(table)["tau"]
+        bars = [
+            line for line in figure.axes[0].lines if line.get_marker() == "None" and len(set(line.get_xdata())) == 2
+        ]
+        return len(bars), figure.get_supxlabel().replace("\n", " ")
+
+    few = contest([0.1, 0.2, 0.3, 0.4, 0.5], sosp=[1, 2, 3, 5, 4])
+    assert below(few) == (0, "1: same order, -1: reverse order. No intervals: 5 networks are too few for any.")
+    bars, said = below(paper)
+    assert (bars, said.endswith("Bars: 95 % intervals over networks, each for itself.")) == (len(PAPER), True)
+    lacking = ["no"] * 4 + [1, 3, 2, 5, 4]
+    bars, said = below(contest(list(GAPS), sosp=PAPER["sosp"][0], criticality=lacking))
+    assert (bars, said.endswith("each for itself. No bar: too few networks for one.")) == (1, True)
+
+
+def test_a_panel_rises_where_its_tau_does():
+    """Whichever way a measure goes: the places of the points on the paper have the tau that is written above them."""
+    random = np.random.default_rng(3)
+    gaps = np.linspace(0.01, 0.3, 12)
+    falling = list(0.5 - gaps + 0.03 * random.normal(size=12))
+    wide = list(np.exp(-40 * gaps + random.normal(size=12)))
+    values = {"margin_median": falling, "margin_q10_normalised": wide, "sosp": list(gaps), "flatness_worst": wide[::-1]}
+    table = contest(gaps, **values)
+    figure = shown.figures(table)["values"]
+    figure.draw_without_rendering()
+    panels = {axes.get_title("left").split("\n")[0]: axes for axes in figure.axes}
+    for axes in panels.values():
+        title = axes.get_title("left").replace("\n", " ")
+        (line,) = axes.lines
+        x, y = axes.transData.transform(line.get_xydata()).T
+        assert f"tau = {kendalltau(x, y).statistic:.2f} " in title
+        assert (axes.get_xlabel() == "axis turned: smaller to the right") == ("(turned)" in title)
+    assert panels["margin, median (turned)"].get_xlabel()
+    assert not panels["parameters x sum of spectral"].get_xlabel()
+
+
+@pytest.mark.parametrize("low", [1e-7, 0.0213, 83_270.0])
+@pytest.mark.parametrize("times", [1.3, 9.0, 23.5, 1e6])
+def test_labels_of_ticks_are_apart(low, times):
+    values = list(low * times ** np.linspace(0, 1, 5))
+    measures = dict.fromkeys(("sosp", "criticality", "margin_median", "mine"), values)
+    figure = shown.figures(contest([0.1, 0.2, 0.3, 0.4, 0.5], **measures))["values"]
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        labels = [label for label in axes.get_xticklabels() if label.get_text()]
+        boxes = sorted((label.get_window_extent() for label in labels), key=lambda box: box.x0)
+        places = axes.get_xlim()
+        shown_ = [t for t in axes.get_xticks() if min(places) <= t <= max(places)]
+        assert 1 <= len(shown_) <= 5
+        assert all(a.x1 + 6 < b.x0 for a, b in pairwise(boxes))
+
+
+@pytest.mark.parametrize("names", [("width",), ("width", "a long name of a setting", "optimizer momentum")])
+def test_pictures_are_within_their_edges(names):
+    hyper = [{name: at // 2**place % 2 for place, name in enumerate(names)} for at in range(8)]
+    gaps = [0.1, 0.2, 0.3, 0.5, 0.4, 0.8, 0.6, 0.7]
+    figures = shown.figures(contest(gaps, hyper, margin_q10_normalised=gaps, sosp=gaps))
+    assert set(figures) == {"tau", "values", "granulated"}
+    assert all(map(inside, figures.values()))

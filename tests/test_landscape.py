@@ -1,6 +1,7 @@
 """Landscapes: against closed forms of a linear classifier, loops that write values in place, and intervals by hand."""
 
 import math
+from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
@@ -14,8 +15,10 @@ import layerscope as ls
 from layerscope import metrics
 from layerscope.errors import UseError
 from layerscope.perturb import Edit, Variant
+from layerscope.plots import landscape as plots
 
 from .networks import signs
+from .test_compare import inside
 from .test_criticality import Data, exact, linear
 from .test_zoo import everything, same
 
@@ -267,14 +270,20 @@ def test_without_a_start_there_is_no_way_and_it_is_said():
     """At the trained values noise can be added all the same; its sides are those of the start, so there are none."""
     model, trajectory, data = small()
     end = ls.Trajectory.of(final=trajectory[ls.FINAL])
-    for valley in (False, True):
-        spec = ls.LandscapeSpec(alphas=(0.0, 1.0), sigmas=(0.1,), draws=2, valley=valley, parts=("last",))
-        frame = ls.landscape(model, end, data["test"], spec).frame
-        refused = frame[frame["status"] == "not applicable"]
-        assert set(refused["reason"]) == {"the way begins at the start, which is missing: give initial="}
-        assert set(refused["perturbation"]) == {"interpolate", "noise"}
-        measured = frame[(frame["status"] == "ok") & (frame["perturbation"] != "none")]
-        assert set(measured["alpha"]) == (set() if valley else {1.0})
+    spec = ls.LandscapeSpec(alphas=(0.0, 1.0), sigmas=(0.1,), draws=2, parts=("last",))
+    frame = ls.landscape(model, end, data["test"], spec).frame
+    refused = frame[frame["status"] == "not applicable"]
+    assert set(refused["reason"]) == {
+        "the way begins at the start, which is missing: give initial= (--checkpoints init=FILE)"
+    }
+    assert set(refused["perturbation"]) == {"interpolate", "noise"}
+    measured = frame[(frame["status"] == "ok") & (frame["perturbation"] != "none")]
+    assert set(measured["alpha"]) == {1.0}
+    for nowhere in (ls.LandscapeSpec(alphas=(0.0, 1.0)), replace(spec, valley=True)):
+        with pytest.raises(
+            UseError, match=r"landscape has no place to look at: the way begins at the start, .*init=FILE"
+        ):
+            ls.landscape(model, end, data["test"], nowhere)
 
 
 def test_a_start_of_zeros_has_no_sides():
@@ -403,3 +412,21 @@ def test_what_makes_no_landscape_is_refused(wrong, why):
 def test_a_side_is_one_of_two():
     with pytest.raises(UseError, match="side is 1 or -1"):
         ls.Noise(0.1, 1.0, 2)
+
+
+def test_the_picture_says_what_each_split_rests_on():
+    model, trajectory, data = small(90)
+    spec = ls.LandscapeSpec(alphas=(0.0, 1.0), parts=("first",))
+    fewer = {"train": data["train"][:1], "test": data["test"]}
+    for given, said in ((fewer, "n = 32 on train data and 90 on test data."), (data, "n = 90.")):
+        figure = plots.path_curves(ls.landscape(model, trajectory, given, spec))
+        assert figure.get_suptitle().split("\nOrange")[0].endswith(said)
+
+
+@pytest.mark.parametrize("splits", [("test",), ("train", "test")])
+def test_pictures_are_within_their_edges(splits):
+    model, trajectory, data = small(40)
+    spec = ls.LandscapeSpec(alphas=(0.0, 0.5, 1.0), parts=("first",), sigmas=(0.1,), draws=2, valley=True)
+    table = ls.landscape(model, trajectory, {split: data[split] for split in splits}, spec)
+    named = ls.Table(table.frame, {**table.provenance, "data": {"name": "mnist?n_train=1000&n_test=2000"}})
+    assert all(map(inside, plots.figures(named).values()))

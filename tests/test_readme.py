@@ -63,6 +63,9 @@ def test_the_tutorial_on_criticality(capsys):
     printed = capsys.readouterr().out
     assert "whole network" in printed
     assert "theorem_3.2" in printed
+    alike = names["pairs"].frame  # type: ignore[attr-defined]
+    assert set(alike["layer"]) == set(alike["layer_b"]) == {"layer1", "layer2", "layer3"}
+    assert alike["value"].between(0.1, 1).all()
     assert set(names["contest"].where(metric="tau")["n"]) == {6}  # type: ignore[attr-defined]
 
 

@@ -18,6 +18,7 @@ import pytest
 from layerscope import report
 from layerscope.analyses.spec import ModelSpec, RobustnessSpec
 from layerscope.plots.grid import RANDOM, WHOLE, changed, layer_grid
+from layerscope.report.captions import caption
 from layerscope.report.findings import found
 from layerscope.run import Run
 from layerscope.table import Table
@@ -69,6 +70,18 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 @pytest.fixture(scope="module")
 def page(run: Run) -> str:
     return report.render(run)
+
+
+def test_two_maps_are_compared_by_their_numbers(page: str):
+    """Their colours need not be of one scale: a number beyond chance has its own dark end."""
+    worst = {"part": "layer1", "perturbation": "rewind", "step": 0, "metric": "error", "split": "test"}
+    beyond = with_row(made_table(), {"value": 0.99}, **worst)
+    ends = [layer_grid(beyond, split=split).scale.high for split in ("test", "train")]
+    assert ends == [pytest.approx(99), pytest.approx(90)]
+    assert "lighter" not in page
+    assert "Where a number is lower here than above, the network knows its training data better" in page
+    better = made_table(about={**MADE["ABOUT"], "better": "higher"})
+    assert "Where a number is higher here than above" in caption(layer_grid(better, split="train"), again=True)
 
 
 class Outline(HTMLParser):

@@ -20,6 +20,7 @@ from layerscope.metrics.cka import GramCKA
 from layerscope.plots import similarity as plots
 from layerscope.plots import words
 from tests.test_cka import by_definition, centred, gram, ratio
+from tests.test_compare import inside
 
 
 def network() -> nn.Sequential:
@@ -238,7 +239,12 @@ def test_layers_inside_a_fused_one_are_compared_too():
 
 def of(data, **spec):
     net = network()
-    ls.similarity(net, ls.Trajectory.of(final=ls.state_of(net)), data, ls.SimilaritySpec(**spec))
+    ls.similarity(net, ls.Trajectory.of(initial=start_of(net), final=ls.state_of(net)), data, ls.SimilaritySpec(**spec))
+
+
+def alone(data):
+    net = network()
+    ls.similarity(net, ls.Trajectory.of(final=ls.state_of(net)), data)
 
 
 @pytest.mark.parametrize(
@@ -252,6 +258,12 @@ def of(data, **spec):
         (lambda: of(pictures(3)), "at least 4 samples, and data has 3"),
         (lambda: of({"train": pictures()}), "takes the data of one split"),
         (lambda: ls.cka(network(), network(), iter(pictures())), "data can be gone through only once"),
+        (
+            lambda: ls.cka(network(), network(), torch.zeros(5, 1, 6, 6)),
+            r"data must yield batches, but is a tensor: .*\[x\]",
+        ),
+        (lambda: of((torch.zeros(5, 1, 6, 6), torch.zeros(5).long())), r"data must yield batches, but .*\[\(x, y\)\]"),
+        (lambda: alone(pictures()), r"needs values to put layers back to.*--checkpoints init=FILE"),
         (lambda: of([(torch.zeros(5, 1, 6, 6), 3)]), "these batches cannot be taken apart"),
     ],
 )
@@ -337,3 +349,13 @@ def test_nothing_to_show():
     for draw in (plots.similarity_map, plots.similarity_curves):
         with pytest.raises(UseError, match="no similarities"):
             draw(empty)
+
+
+def test_lines_are_networks_with_a_layer_put_back(table):
+    figure = plots.similarity_curves(table)
+    assert "each line is the network with that one layer put back" in figure.get_suptitle().replace("\n", " ")
+    assert figure.axes[-1].get_legend().get_title().get_text() == "layer put back"
+
+
+def test_pictures_are_within_their_edges(table):
+    assert all(map(inside, [*plots.figures(table).values(), plots.similarity_map(table, ["2"])]))

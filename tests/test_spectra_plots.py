@@ -1,12 +1,17 @@
 """What is said and drawn of spectra: against the rows, and hand-made numbers."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
 import layerscope as ls
 from layerscope.errors import UseError
+from layerscope.measures.operator import Operator, dense
 from layerscope.plots import spectra as plots
+
+from .test_compare import inside
 
 
 def diagonal(values: list[float]) -> dict[str, torch.Tensor]:
@@ -79,7 +84,7 @@ def test_many_layers_and_epochs():
     assert all(5 <= count <= 8 for count in counts)
     assert found["spectra"].axes[-1].get_title(loc="left").startswith("25\n")
     assert len(found["difference"].axes[0].get_lines()) == 24
-    assert "24 of 26 layers" in found["difference"].axes[0].get_title(loc="left")
+    assert "24 of 26 layers" in found["difference"].get_supxlabel()
 
 
 def test_one_checkpoint_and_nothing_at_all():
@@ -98,3 +103,60 @@ def test_one_checkpoint_and_nothing_at_all():
             draw(table)
     nothing = ls.spectra(nn.Sequential(nn.PReLU()), ls.Trajectory.of(final={"0.weight": torch.ones(1)}))
     assert (plots.sentences(nothing), plots.listings(nothing), plots.figures(nothing)) == ([], [], {})
+
+
+@pytest.fixture(scope="module")
+def padded() -> tuple[torch.Tensor, torch.Tensor, ls.Table]:
+    """A convolution with zeros around pictures of 7 x 7, and a linear layer: the singular values of its matrix, the matrix of
+    its difference to the start, and the table."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(6, 6, 3, padding=1, bias=False), nn.Flatten(), nn.Linear(6 * 49, 3, bias=False))
+    start = {name: torch.randn_like(value) for name, value in ls.state_of(net).items()}
+    trajectory = ls.Trajectory.of(initial=start, final=ls.state_of(net))
+    of = Operator.of(net[0], (7, 7))
+    moved = dense(replace(of, weight=of.weight - start["0.weight"].double()))
+    table = ls.spectra(net, trajectory, ls.SpectraSpec(values=6 * 49), batch=torch.zeros(1, 6, 7, 7))
+    return torch.linalg.svdvals(dense(of)), moved, table
+
+
+def test_how_far_circular_values_are_from_the_layers_own(padded):
+    """What is said of 7 x 7 inputs, against the singular values of the layer's matrix."""
+    own, _, table = padded
+    rows = table.frame[(table.frame["part"] == "0") & (table.frame["step"] > 0) & (table.frame["to"] != "start")]
+    values = rows[rows["metric"] == "singular_value"].sort_values("index")
+    circular = torch.tensor(values["value"].to_numpy())
+    (stable,) = rows[rows["metric"] == "operator_stable_rank"]["value"]
+    largest, median = float(circular[0] / own[0]) - 1, float(circular.median() / own.median()) - 1
+    stable = stable / float((own / own[0]).square().sum()) - 1
+    assert 0 < largest < 0.09
+    assert largest < median < 0.5
+    assert largest < stable < 0.5
+    assert circular[-1] > 2 * own[-1]
+    said = " ".join(plots.sentences(table))
+    assert "1 convolution with zeros around the input is approximated" in said
+    assert (
+        "such as 7 x 7, the largest value differs from the layer's own by a few per cent, the stable rank and" in said
+    )
+    assert "by more, up to tens of per cent, and the small values by factors." in said
+
+
+def test_the_2_norm_is_said_to_be_of_the_layer_itself(padded):
+    _, moved, table = padded
+    (listing,) = plots.listings(table)
+    assert "Its 2-norm is always of the layer itself." in listing.caption
+    assert listing.heads[-1] == "2-norm of the difference"
+    assert float(listing.rows[0][-1]) == pytest.approx(float(moved.norm()), rel=0.005)
+
+
+def test_the_difference_says_which_lines_are_circular(padded, table):
+    figure = plots.figures(padded[2])["difference"]
+    assert figure.get_supxlabel() == (
+        "All lines but 2 (the layer itself) are circular: of the same convolution on inputs that go round in circles."
+    )
+    assert "circular" not in plots.figures(table)["difference"].get_supxlabel()
+
+
+def test_pictures_are_within_their_edges(padded, table):
+    for each in (padded[2], table):
+        assert all(map(inside, plots.figures(each).values()))
+    assert inside(plots.spectra_figure(table, ["b"]))

@@ -10,6 +10,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from layerscope import __version__, cli_modules
 from layerscope.analyses.spec import ModelSpec, Plan, RobustnessSpec, WeightsSpec
+from layerscope.cli_modules import check_subject
 from layerscope.cli_options import Anyway, DataDir, Device, DryRun, Json, Out, RunFolder
 from layerscope.cli_sweep import analyze_sweep, status, sweep
 from layerscope.console import say, warn
@@ -36,12 +37,15 @@ app = App(
     version=__version__,
     help_format="plaintext",
     help_on_error=False,
+    suppress_keyboard_interrupt=False,  # `main` says what is left of what was stopped
     default_parameter=Parameter(consume_multiple=True),  # --steps 1 2 5, as well as --steps 1 --steps 2
 )
 
 TRAIN, ROBUSTNESS, NO_MODEL, PLAN = TrainSpec(), RobustnessSpec(), ModelSpec(), Plan()
 """What is done where nothing else is asked; the demo too."""
 NAME = "robustness"
+LASTING = {*cli_modules.COMMANDS, "demo", "train", "sweep", "analyze", "reproduce"}
+"""Commands that go on where they were stopped."""
 
 FailIf = Annotated[
     tuple[str, ...],
@@ -60,13 +64,20 @@ def demo(*, out: Out = Path("runs/demo")) -> int:
 @app.command(help=COMMANDS["train"])
 def train(
     *,
-    out: Out,
-    spec: Annotated[TrainSpec, Parameter(name="*")] = TRAIN,
+    out: Annotated[
+        Path,
+        Parameter(
+            help="Folder of the run. One that holds another run is never overwritten; one that was stopped goes on, by its own "
+            "settings where none are given."
+        ),
+    ],
+    spec: Annotated[TrainSpec | None, Parameter(name="*")] = None,
     data_dir: DataDir = None,
     device: Device = "cpu",
     dry_run: DryRun = False,
     json: Json = False,
 ) -> int:
+    spec = spec or _begun(out)
     if dry_run:
         from layerscope.training.session import cost
 
@@ -93,7 +104,7 @@ def train(
     return 1 if end["diverged"] else 0
 
 
-for each in ("criticality", "landscape", "spectra", "similarity", "measures", "bounds", "compare"):
+for each in cli_modules.COMMANDS:
     app.command(getattr(cli_modules, each), name=each, help=COMMANDS[each])
 app.command(sweep, help=COMMANDS["sweep"])
 app.command(status, help=COMMANDS["status"])
@@ -143,7 +154,7 @@ def analyze(
         return analyze_sweep(run, spec, name, plan, pool, anyway, data_dir, json)
     if pool != HERE:
         raise UseError("--workers and --threads are for the folder of a sweep, whose members are analysed side by side")
-    _check_subject(run, source, "analyse")
+    check_subject(run, source, "analyse")
     if run is None and source.model and not source.data:
         return _weighed(source, out, spec, name, plan, fail_if, dry_run, anyway, json)
     if dry_run:
@@ -174,7 +185,7 @@ def bench(
     from layerscope.analyses.bench import bench
     from layerscope.console import bench_table, progress
 
-    _check_subject(run, source, "try")
+    check_subject(run, source, "try")
     how = {"samples": samples, "variants": variants, "repeats": repeats, "plan": plan, "anyway": anyway}
     found = bench(_material(run, source, spec, data_dir), spec, **how, progress=progress())
     if json:
@@ -189,7 +200,8 @@ def parts(
     model: Annotated[
         str,
         Parameter(
-            help="package.module:NAME, torchvision:NAME, timm:NAME, hf:PATH, or one of the lab such as fcn-3x256."
+            help="package.module:NAME, torchvision:NAME, timm:NAME, hf:PATH, one of the lab such as fcn-3x256, or the folder "
+            "of a run, for its own."
         ),
     ],
     *,
@@ -202,18 +214,17 @@ def parts(
     data_dir: DataDir = None,
     json: Json = False,
 ) -> int:
-    from rich.console import Console
 
     from layerscope.analyses.material import code_of
     from layerscope.analyses.robustness import partition_of
-    from layerscope.console import parts_table
+    from layerscope.console import parts_table, print_table
     from layerscope.partition import rows
 
-    network = code_of(model, data, data_dir)
+    network = code_of(*_own(Path(model)) or (model, data), data_dir)
     found = rows(network, partition_of(network, RobustnessSpec(by=by, groups=groups, join=join)))
     if json:
         return say(found, json)
-    Console().print(parts_table(found))
+    print_table(parts_table(found))
     return 0
 
 
@@ -297,6 +308,30 @@ def reproduce(
     return _reproduced(found, scale, folder, seeds, networks, data_dir, pool, json)
 
 
+def _begun(out: Path) -> TrainSpec:
+    """What the training in a folder was asked, where nothing else is asked now; the defaults, if there is none."""
+    from layerscope.run import SPEC, Run, fields_of
+
+    run = Run(out)
+    if not run.folder.has(SPEC) or run.spec.get("kind") != TrainSpec.KIND:
+        return TRAIN
+    print(f"going on with {out}, as its {SPEC} asks", file=sys.stderr)
+    return TrainSpec.from_dict(fields_of(run.spec))
+
+
+def _own(path: Path) -> tuple[str, str] | None:
+    """The model and the data of a run, if the path is that of its folder."""
+    from layerscope.run import Run
+
+    if not path.is_dir():
+        return None
+    run = Run.open(path)
+    known = {**run.spec, **run.recording.get("source", {})}
+    if not known.get("model"):
+        raise UseError(f"{path} does not say how its model is made; write package.module:NAME")
+    return known["model"], known.get("data", "")
+
+
 def _trained(spec: TrainSpec, out: Path, data_dir: Path | None, device: str = "cpu") -> "Run":
     from layerscope.console import progress
     from layerscope.training.session import train
@@ -367,10 +402,9 @@ def _weighed(
     json: bool,
 ) -> int:
     """What values alone say, where no data are named; what only data can answer is refused."""
-    from rich.console import Console
 
     from layerscope.analyses.session import folder_of, weigh
-    from layerscope.console import listings_tables
+    from layerscope.console import listings_tables, print_table
     from layerscope.plots.weights import listings
     from layerscope.report import make
 
@@ -393,16 +427,10 @@ def _weighed(
     rows = [{key: row[key] for key in kept if key in row} for row in table.frame.to_dict("records")]
     if json:
         return say({"run": str(run.path), "weights": rows, "tier": table.provenance["tier"], "report": str(page)}, json)
-    Console().print(listings_tables(listings(table)))
+    print_table(listings_tables(listings(table)))
     _print_limits(table)
     print(f"table    {run.path / 'analyses' / name}.parquet\nreport   {page}")
     return 0
-
-
-def _check_subject(run: Path | None, source: ModelSpec, what: str) -> None:
-    """One of the two is named; of a recording's folder both may be."""
-    if (run is None) == (source == NO_MODEL) and not (run and (run / "spec.json").is_file()):
-        raise UseError(f"say what to {what}: the folder of a run, or your own model with --model and --data")
 
 
 def _print_limits(table: "Table") -> None:
@@ -466,14 +494,15 @@ def _reproduced(
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit code is 0 when done, 1 if a check of `--fail-if` failed, 2 for wrong use (told in
     one sentence on stderr), 3 for an exception of the model's own code or of ours."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        words = list(sys.argv[1:] if arguments is None else arguments)
         return app(_from_file(words), exit_on_error=False, print_error=False, result_action="return_value") or 0
     except (UseError, CycloptsError) as problem:
         print(f"layerscope: {' '.join(str(problem).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("layerscope: stopped; what is complete is kept", file=sys.stderr)
+        goes_on = "; the same command goes on from what is there" if words and words[0] in LASTING else ""
+        print(f"layerscope: stopped{goes_on}", file=sys.stderr)
         return 130
     except Exception as problem:  # of the user's model, data or metric, or a fault of ours: 1 means that a check failed
         import traceback

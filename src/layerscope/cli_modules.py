@@ -1,5 +1,6 @@
 """The commands for what is measured of modules and whole networks: each makes one analysis of a run, and shows it."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,14 +20,22 @@ from layerscope.analyses.spec import (
 )
 from layerscope.cli_options import Anyway, DataDir, Json
 from layerscope.console import say, warn
+from layerscope.errors import UseError
 from layerscope.spec import Spec
 
 if TYPE_CHECKING:
     from layerscope.run import Run
     from layerscope.table import Table
 
+COMMANDS = ("criticality", "landscape", "spectra", "similarity", "measures", "bounds", "compare")
 NO_MODEL, PLAN = ModelSpec(), Plan()
 OWN = "Folder of a run; none for a model of your own."
+
+
+def check_subject(run: Path | None, source: ModelSpec, what: str) -> None:
+    """One of the two is named; of a recording's folder both may be."""
+    if (run is None) == (source == NO_MODEL) and not (run and (run / "spec.json").is_file()):
+        raise UseError(f"say what to {what}: RUN, the folder of a run, or your own model with --model and --data")
 
 
 def command(asked: type[Spec]) -> Callable[..., int]:
@@ -50,6 +59,7 @@ def command(asked: type[Spec]) -> Callable[..., int]:
         from layerscope.analyses.session import analyze, opened
         from layerscope.console import progress
 
+        check_subject(run, source, "look at")
         found, material = opened(run, source, out, needed(spec), data_dir, anyway)
         how = {"anyway": anyway, "plan": plan, "data_dir": data_dir}
         return _shown(found, analyze(found, spec, name=name, material=material, progress=progress(), **how), name, json)
@@ -81,19 +91,32 @@ def compare(
     from layerscope.console import progress
     from layerscope.sweeps.folder import Sweep, is_sweep
 
-    members = [
-        each for path in runs for each in ([run.path for run in Sweep.open(path).runs] if is_sweep(path) else [path])
-    ]
+    members: list[Path] = []
+    for path in runs:
+        if result := _result(path):
+            print(f"left out: {path} is a {result}, not a run", file=sys.stderr)
+        else:
+            members += [run.path for run in Sweep.open(path).runs] if is_sweep(path) else [path]
     how = {"name": name, "plan": plan, "data_dir": data_dir}
     run, table = contest(members, out, spec, measured, **how, progress=progress())
     return _shown(run, table, CompareSpec.KIND, json)
 
 
+def _result(path: Path) -> str:
+    """What a folder beside runs, as in runs/*, may hold that came of them."""
+    from layerscope.run import SPEC
+    from layerscope.store import Folder
+    from layerscope.studies.session import VERDICTS
+
+    folder = Folder(path)
+    if folder.has(SPEC) and folder.read_json(SPEC).get("kind") == CompareSpec.KIND:
+        return "comparison"
+    return "reproduction" if folder.has(VERDICTS) else ""
+
+
 def _shown(run: "Run", table: "Table", name: str, json: bool) -> int:
     """Print what was found, and draw it."""
-    from rich.console import Console
-
-    from layerscope.console import listings_tables
+    from layerscope.console import listings_tables, print_table
     from layerscope.plots.kinds import KINDS, save_figures
     from layerscope.report import make
 
@@ -105,7 +128,7 @@ def _shown(run: "Run", table: "Table", name: str, json: bool) -> int:
         page = make(run)
     if json:
         return say({"run": str(run.path), "found": sentences, "rows": _rows(table), "report": str(page)}, json)
-    Console().print(listings_tables(kind.listings(table)))
+    print_table(listings_tables(kind.listings(table)))
     print("\n".join(sentences))
     print(f"table    {run.path / 'analyses' / name}.parquet\nfigures  {run.path / 'figures'}\nreport   {page}")
     return 0

@@ -93,9 +93,7 @@ def analyze_sweep(
 
 def _told(sweep: "Sweep", json: bool) -> int:
     """Print what came of a sweep, and draw it."""
-    from rich.console import Console
-
-    from layerscope.console import sweep_table
+    from layerscope.console import print_table, sweep_table
     from layerscope.sweeps.folder import SUMMARY
     from layerscope.sweeps.summary import listing
 
@@ -111,7 +109,7 @@ def _told(sweep: "Sweep", json: bool) -> int:
             "rows": rows,
         }
         return say({**found, "table": str(sweep.path / SUMMARY), "figure": figure}, json)
-    Console().print(sweep_table(rows, grid))
+    print_table(sweep_table(rows, grid))
     if diverged:
         print(f"warning: {diverged} networks diverged, and are in no mean; see `ending` in the table", file=sys.stderr)
     print(f"table    {sweep.path / SUMMARY}" + (f"\nfigure   {figure}" if figure else ""))

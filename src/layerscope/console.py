@@ -19,6 +19,8 @@ EVERY = 5.0
 """Seconds between two plain lines."""
 RECENT = 12
 """Lines, a minute or more, that the time left is reckoned from."""
+WIDEST = 100_000
+"""Characters that no table needs."""
 MOST = 10
 """Differences that are listed."""
 
@@ -134,6 +136,16 @@ def _named(name: str, value: Any) -> str:
     if name.endswith("_bytes"):
         return f"{name.removesuffix('_bytes')}: about {value / 1e6:,.0f} MB"
     return f"{name.replace('_', ' ')}: {value:,}" if isinstance(value, int) else f"{name.replace('_', ' ')}: {value}"
+
+
+def print_table(drawn: Any) -> None:
+    """Print tables: into a pipe, which has no width, as wide as they are, so that no cell is broken; on a terminal at least as
+    wide as their words and numbers."""
+    from rich.console import Console
+
+    there, wide = Console(), Console(width=WIDEST)
+    needed = wide.measure(drawn)
+    Console(width=max(there.width, needed.minimum if there.is_terminal else needed.maximum)).print(drawn)
 
 
 def parts_table(found: dict[str, Any]) -> Any:

@@ -45,6 +45,8 @@ class Run:
     def open(cls, path: str | Path) -> "Run":
         """An existing run."""
         run = cls(path)
+        if not run.path.exists():
+            raise UseError(f"there is no folder {run.path}; make a run with: layerscope train --out {run.path}")
         if not run.folder.has(SPEC):
             raise UseError(
                 f"{run.path} is not a run: it has no {SPEC}; make one with: layerscope train --out {run.path}"

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from layerscope.errors import UseError
 
@@ -46,20 +46,29 @@ def run(
 
 
 class Kept(MutableMapping[str, R]):
-    """Results by key that are saved as they come: at most every few seconds, and only if there is something new."""
+    """Results by key that are saved as they come: at most every few seconds, and when what is within `with` is stopped, by
+    Ctrl-C or an error; only if there is something new."""
 
     def __init__(self, results: dict[str, R], save: Callable[[dict[str, R]], None]) -> None:
         self._results, self._save = results, save
-        self._saved = time.monotonic()
+        self._saved, self._new = time.monotonic(), False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, stopped: type[BaseException] | None, *_: object) -> None:
+        if stopped is not None and self._new:
+            self._save(self._results)
 
     def __getitem__(self, key: str) -> R:
         return self._results[key]
 
     def __setitem__(self, key: str, result: R) -> None:
         self._results[key] = result
+        self._new = True
         if time.monotonic() - self._saved >= EVERY:
             self._save(self._results)
-            self._saved = time.monotonic()
+            self._saved, self._new = time.monotonic(), False
 
     def __delitem__(self, key: str) -> None:
         del self._results[key]

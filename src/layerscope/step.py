@@ -60,7 +60,7 @@ FINAL = Step(sys.maxsize)
 
 def parsed(name: str) -> tuple[Step, str]:
     """The step of a name, and the unit that it is counted in; no unit, where the name does not say."""
-    if (named := {"init": INIT, PRETRAINED: INIT, "final": FINAL}.get(name)) is not None:
+    if (named := {"init": INIT, "initial": INIT, PRETRAINED: INIT, "final": FINAL}.get(name)) is not None:
         return named, ""
     if match := _WITHIN.fullmatch(name):
         return Step(int(match[1]), int(match[2])), ""

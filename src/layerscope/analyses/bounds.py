@@ -100,7 +100,9 @@ def bounds(
     room = room_of(plan)
     trajectory = checked(trajectory, model)
     if not trajectory.has_start:
-        raise UseError("bounds need the values before training: priors lie around them; give initial=")
+        raise UseError(
+            "bounds need the values before training: priors lie around them; give initial= (--checkpoints init=FILE)"
+        )
     partition = divided(model, partition, spec)
     subject = Subject(
         model, World.of(model, trajectory.ends().fitted(model), {}, spec.seed), forward, None, plan.device

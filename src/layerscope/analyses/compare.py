@@ -1,7 +1,7 @@
 """The contest: which measure ranks networks as their generalisation error does."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -86,6 +86,15 @@ def compare(tables: Mapping[str, Table], hyper: Hyper | None = None, spec: Compa
     return Table.of([*rows, *contest.rows], facts)
 
 
+def check(networks: int, which: Collection[str], spec: CompareSpec) -> None:
+    """Refuse, before networks are measured, a comparison of too few, or by names that are not among the measures `which`."""
+    if networks < FEWEST:
+        raise UseError(f"{networks} networks are named; at least {FEWEST} are needed")
+    if spec.target not in (*OUTCOMES, *which):
+        raise unknown("target", spec.target, (*OUTCOMES, *which))
+    _known(set(which), spec)
+
+
 @dataclass(frozen=True)
 class Contest:
     """Networks that have a target, their target [n], and their values of each measure [n], turned so that a larger one should
@@ -164,11 +173,7 @@ def _why(row: Row | None, name: str) -> str:
 
 def _asked(there: set[str], spec: CompareSpec) -> tuple[list[str], dict[str, str]]:
     """The measures to compare, and those that are not, with the reason."""
-    known = [name for name in DIRECTION if name in there]
-    known += sorted(there - {*known, *OUTCOMES, spec.target})
-    for name in filter(None, (*spec.measures, spec.against)):
-        if name not in known:
-            raise unknown("measure", name, known)
+    known = _known(there, spec)
     if spec.measures:
         return list(spec.measures), {}
     doubles = {name: name.removeprefix("log_") for name in known if name.startswith("log_") and name[4:] in known}
@@ -176,6 +181,16 @@ def _asked(there: set[str], spec: CompareSpec) -> tuple[list[str], dict[str, str
     left_out = {name: f"it ranks as {other} does" for name, other in doubles.items()}
     kept = [name for name in known if name not in doubles]
     return [name for name in kept if f"log_{name}" != spec.against], left_out
+
+
+def _known(there: set[str], spec: CompareSpec) -> list[str]:
+    """What is there to compare; an error if something else is asked for."""
+    known = [name for name in DIRECTION if name in there - {spec.target}]
+    known += sorted(there - {*known, *OUTCOMES, spec.target})
+    for name in filter(None, (*spec.measures, spec.against)):
+        if name not in known:
+            raise unknown("measure", name, known)
+    return known
 
 
 def _tau(contest: Contest, name: str, resamples: Resamples, drawn: np.ndarray) -> Row:

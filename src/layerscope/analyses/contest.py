@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
-from layerscope.analyses.compare import compare
+from layerscope.analyses.compare import check, compare
 from layerscope.analyses.session import analyze
 from layerscope.analyses.spec import CompareSpec, MeasuresSpec, Plan
 from layerscope.errors import UseError
@@ -30,9 +30,11 @@ def contest(
     progress: Progress | None = None,
 ) -> tuple[Run, Table]:
     """The table of `compare` over runs on disk, kept as the analysis `compare` of the folder `out`. Measures that a run has
-    already are read; the others are computed, and kept with the run as its analysis `name`."""
+    already are read; the others are computed, and kept with the run as its analysis `name`. What cannot be compared is refused
+    before anything is measured."""
     runs = [Run.open(path) for path in dict.fromkeys(Path(path).resolve() for path in paths)]
     names = _named(runs)
+    check(len(runs), measured.which, spec)
     tables: dict[str, Table] = {}
     for number, (called, run) in enumerate(zip(names, runs, strict=True)):
         if progress is not None:

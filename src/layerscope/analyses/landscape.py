@@ -98,8 +98,8 @@ def landscape(
     each one holds: Bonett and Price's and Student's are approximations. `plots.landscape` finds where a curve surely falls
     (`falls`), and how much noise a place bears (`widths`).
 
-    What cannot be put on a way (there is no start) or beside it is a row with the status `not applicable`; a Variant whose
-    forward raises, one with `failed`. Raises `UseError` as `evaluate` does.
+    What cannot be put on a way (a Part's start is not known) or beside it is a row with the status `not applicable`; a Variant
+    whose forward raises, one with `failed`. Raises `UseError` as `evaluate` does, and if that leaves no place of any Part.
 
     Source: chatterji2020, Sec. 3, Figs. 1, 4 and 10. Differs from the paper: a module is all parameters of a Part, several
     draws, intervals; Fig. 1 does not say how far its noise reaches: here sigma is a coordinate.
@@ -117,6 +117,9 @@ def landscape(
     Precision.of(plan.precision, subject.device, measured)
     places = {part.name: _places(part, world, spec) for part in parts}
     variants = [variant for part in parts for place in places[part.name] for variant in place.variants]
+    if not variants:
+        reasons = dict.fromkeys(place.refused for part in parts for place in places[part.name])
+        raise UseError(f"landscape has no place to look at: {'; '.join(reasons)}")
     subject.check(variants)
     answers = len(splits) * len(measured) * len(parts) * _pairs(spec)
     paired = [_Worsening(metric, spec.level, answers) for metric in measured]

@@ -56,7 +56,9 @@ def asked_of(run: Run) -> Asked:
     """What a run was asked: a finished training, somebody's model, or the recording of somebody's training."""
     kinds: dict[str, type[Asked]] = {kind.KIND: kind for kind in (TrainSpec, ModelSpec, RecordSpec)}
     fields = fields_of(run.spec)
-    asked = kinds.get(fields["kind"], TrainSpec).from_dict(fields)
+    if (kind := fields.get("kind")) not in kinds:
+        raise UseError(f"{run.path} has no network: it holds a {kind}")
+    asked = kinds[kind].from_dict(fields)
     if isinstance(asked, TrainSpec) and not run.trained:
         raise UseError(f"the training of {run.path} is not finished; go on with: layerscope train --out {run.path}")
     return asked

@@ -211,8 +211,8 @@ def analyze(
     began = time.perf_counter()
     key = fingerprint([spec.fingerprint, inputs])
     with run.folder.lock():
-        kept = Kept(run.partial(name, key), lambda rows: run.save_partial(name, key, rows))
-        table = kind_of(spec).compute(material, spec, How(anyway, plan, run.name, kept, progress))
+        with Kept(run.partial(name, key), lambda rows: run.save_partial(name, key, rows)) as kept:
+            table = kind_of(spec).compute(material, spec, How(anyway, plan, run.name, kept, progress))
         facts = environment() | {
             "spec": spec.fingerprint,
             "spec_kind": spec.KIND,

@@ -15,7 +15,7 @@ from layerscope.analyses.spectra import steps_of
 from layerscope.engine.batches import Forward, Targets, leaves, mark, outputs_of, samples_in, targets_of
 from layerscope.engine.certified import joined
 from layerscope.engine.precision import some
-from layerscope.engine.probe import check_repeatable, probe
+from layerscope.engine.probe import check_batches, probe
 from layerscope.engine.reference import evaluate, reference
 from layerscope.engine.subject import Subject
 from layerscope.engine.task import Task
@@ -70,6 +70,7 @@ def similarity(
     entry a sample. Only what is chosen of them is kept in memory, and of activations n x n numbers a block, never themselves.
     `forward`, `targets`, `anyway` and the plan's device are as in `evaluate`; each changed network is one whole forward.
     `done` takes each changed network's rows as they come, and gives those of an earlier call with the same arguments.
+    Raises `UseError` if the trained network is all there is.
 
     Source: chatterji2020, Sec. 2.3 and Fig. 9; Kornblith et al., Similarity of neural network representations revisited, 2019.
     Differs from the paper: without bias by default, as it does not say which estimate it takes, nor on how many samples.
@@ -77,6 +78,11 @@ def similarity(
     spec, trajectory = spec or SimilaritySpec(), checked(trajectory, model)
     if isinstance(data, Mapping):
         raise UseError("similarity takes the data of one split")
+    if len(trajectory.steps) == 1:
+        raise UseError(
+            "similarity needs values to put layers back to, beside the trained ones: those before training, with initial= "
+            "(--checkpoints init=FILE), or another checkpoint"
+        )
     partition = partition or partition_of(model, spec)
     partition.check(model)
     steps, world = steps_of(trajectory, spec.steps), World.of(model, trajectory, {})
@@ -150,7 +156,7 @@ def cka(
     Kornblith, Do wide and deep networks learn the same things?, 2021.
     """
     spec = SimilaritySpec(n=n, kernel=kernel, debiased=debiased, block=block, seed=seed)
-    check_repeatable(batches)
+    check_batches(batches)
     measure = GramCKA(kernel, debiased)
     watches = [
         Watch(model_a, layers_of(model_a, layers_a), measure, forward),

@@ -460,7 +460,8 @@ class ModelSpec(Spec):
     """package.module:NAME (a module or a function that makes one), torchvision:NAME, timm:NAME or hf:PATH."""
     data: str = ""
     """package.module:NAME (a loader, a list of batches, a mapping of split to them, or a function that makes one), or the
-    name of a built-in data set. Without any, nothing is changed and measured: distances, norms and spectra only."""
+    name of a built-in data set. Only `analyze` does without: it then looks at values alone, their distances, norms and
+    spectra."""
     checkpoints: tuple[str, ...] = ()
     """Folders, files or quoted globs of checkpoints named after their steps (safetensors, .pt, .pth, .bin, Lightning's .ckpt,
     Hugging Face's folders), and STEP=FILE with STEP init, pretrained, final, epoch-12 or step-500; one alone is the trained

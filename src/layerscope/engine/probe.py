@@ -55,7 +55,7 @@ def probe(subject: Subject, data: Iterable[Any], targets: Targets, anyway: bool 
     `anyway`, the reason is the note of what is returned. Raises it too if values that are put into the model would not
     reach its outputs (see `reach`). An exception of the model's own forward passes through.
     """
-    check_repeatable(data)
+    check_batches(data)
     with untouched(subject.model):
         note, batches = _data(data, targets)
     _check_forgets(subject, data)  # before any other forward: who looks later finds the cache filled each time
@@ -74,8 +74,11 @@ def probe(subject: Subject, data: Iterable[Any], targets: Targets, anyway: bool 
     return Probe(batches, not note and difference == 0, difference, note, tuple(sorted(unused)), held)
 
 
-def check_repeatable(data: Iterable[Any]) -> None:
-    """Refuse data that can be gone through only once."""
+def check_batches(data: Iterable[Any]) -> None:
+    """Refuse data that do not yield batches, or can be gone through only once."""
+    if isinstance(data, Tensor) or (isinstance(data, tuple) and any(isinstance(each, Tensor) for each in data)):
+        what = "is a tensor" if isinstance(data, Tensor) else "is a tuple with tensors in it, as one batch is"
+        raise UseError(f"data must yield batches, but {what}: wrap it in a list, [(x, y)] or [x], or pass a DataLoader")
     if isinstance(data, Iterator):
         raise UseError(
             "data can be gone through only once, but each variant needs it; pass a DataLoader or a list of batches"
@@ -86,7 +89,7 @@ def check_calibration(subject: Subject, variants: Sequence[Variant], anyway: boo
     """Refuse data to recalibrate with that are not the same each time, where any of the Variants needs them."""
     if subject.calibration is None or not subject.recalibrates(variants):
         return
-    check_repeatable(subject.calibration)
+    check_batches(subject.calibration)
     with untouched(subject.model):
         note, _ = _data(subject.calibration, lambda batch: batch)
     if note and not anyway:

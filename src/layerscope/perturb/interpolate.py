@@ -33,7 +33,7 @@ class Interpolate:
     def refused(self, part: Part, world: World) -> str:
         """Why a Part has no such way; empty where it has."""
         if not world.trajectory.has_start:
-            return "the way begins at the start, which is missing: give initial="
+            return "the way begins at the start, which is missing: give initial= (--checkpoints init=FILE)"
         if lacking := world.lacking(part, INIT):
             return lacking
         return realless("there is a way between", part, world)

@@ -222,7 +222,7 @@ def _modules(table: Table, eps: float) -> Listing | None:
 def _figure(table: Table, rows: list[Record]) -> "Figure":
     lines = _references(table)
     with house.style():
-        figure = house.figure(7.6, 2.4 + 0.32 * len(rows) + 0.1 * len(lines))
+        figure = house.figure(7.6, 2.6 + 0.32 * len(rows) + 0.1 * len(lines))
         axes = figure.add_subplot()
         places = range(len(rows))
         values = [100 * row["value"] for row in rows]
@@ -256,12 +256,19 @@ def _figure(table: Table, rows: list[Record]) -> "Figure":
                 va="center",
                 fontsize=7.5,
             )
-        _labels(axes, table, rows, logarithmic)
+        _labels(axes, rows, logarithmic)
+        house.headline(figure, _title(table, rows))
         figure.legend(loc="outside lower left", ncols=2, fontsize=7.5)
     return figure
 
 
-def _labels(axes: "Axes", table: Table, rows: list[Record], logarithmic: bool) -> None:
+def _title(table: Table, rows: list[Record]) -> str:
+    data, m = words.data_name(table.provenance), max(row["n"] for row in rows)
+    about = f"{words.count(m)} training samples{f' of {data}' if data else ''}"
+    return f"Upper bounds of the error on new data, each with probability {_level(table)}; {about}"
+
+
+def _labels(axes: "Axes", rows: list[Record], logarithmic: bool) -> None:
     names = [BOUNDS[row["metric"]][0] + (f" (eps = {_share(row['eps'])})" if _has(row, "eps") else "") for row in rows]
     axes.set_yticks(range(len(rows)), names)
     axes.set_ylim(len(rows) - 0.4, -1.1)
@@ -273,11 +280,6 @@ def _labels(axes: "Axes", table: Table, rows: list[Record], logarithmic: bool) -
         ticks = [10.0**k for k in range(-2, 12) if axes.get_xlim()[0] <= 10.0**k <= axes.get_xlim()[1]]
         axes.set_xticks(ticks, [f"{tick:,g}" for tick in ticks])
         axes.minorticks_off()
-    m = max(row["n"] for row in rows)
-    data = words.data_name(table.provenance)
-    about = f"{words.count(m)} training samples{f' of {data}' if data else ''}"
-    title = f"Upper bounds of the error on new data\neach with probability {_level(table)}; {about}"
-    axes.set_title(title, loc="left", parse_math=False, fontsize=9)
     shapes = {NOISY: ("o", "white"), CONDITIONAL: ("D", "#222222"), ITSELF: ("s", "#222222")}
     for kind, (marker, face) in shapes.items():
         if any(BOUNDS[row["metric"]][1] == kind for row in rows):
@@ -289,13 +291,17 @@ def _labels(axes: "Axes", table: Table, rows: list[Record], logarithmic: bool) -
 def _references(table: Table) -> list[tuple[str, str, float, float, float]]:
     """What is measured beside the bounds, in per cent: name, line, value, interval."""
     found = [
-        ("trained network, test data", "-", *(100 * row[key] for key in ("value", "low", "high")))
+        (
+            f"trained network, test data (n = {words.count(row['n'])})",
+            "-",
+            *(100 * row[key] for key in ("value", "low", "high")),
+        )
         for row in _rows(table, "error")
         if row["split"] == "test"
     ]
     found += [
         (
-            f"under noise, test data (eps = {_share(row['eps'])})",
+            f"under noise, test data (eps = {_share(row['eps'])}, n = {words.count(row['n'])})",
             "--",
             *(100 * row[key] for key in ("value", "low", "high")),
         )

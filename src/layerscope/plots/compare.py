@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from layerscope import ranking
 from layerscope.measures.catalogue import LABELS
 from layerscope.plots import house, names, scales, words
 from layerscope.plots.grid import Record, records
@@ -29,6 +30,8 @@ SPREAD = 8.0
 """Positive values whose largest is this times their smallest, or more, are spread by their logarithm."""
 SAME = "Kendall's tau is 1 for the same order, 0 for orders that have nothing in common, and -1 for the reverse."
 TURNED = "(turned): a smaller value should mean a larger one of the target, so that its order was reversed."
+EQUAL = 1e-9
+"""Taus that are this near to each other are the same but for rounding."""
 
 
 @dataclass(frozen=True)
@@ -96,15 +99,40 @@ class Result:
         """What the networks differ in."""
         return list(next(iter(self.hyper.values()), {}))
 
+    @property
+    def rivals(self) -> list[str]:
+        """The best of the other measures, over whom the lead is: several where they tie."""
+        behind = {row["measure"]: self.difference(row["measure"]) for row in self.taus if row["measure"] != self.first}
+        known = {name: row["value"] for name, row in behind.items() if row and row["value"] is not None}
+        return [name for name, value in known.items() if value <= min(known.values()) + EQUAL]
+
+    def turned(self, measure: str) -> bool:
+        """Whether a smaller value should mean a larger one of the target."""
+        return self.table.provenance["direction"].get(measure, 1) < 0
+
     def label(self, measure: str) -> str:
         """What a measure is called."""
-        turned = self.table.provenance["direction"].get(measure, 1) < 0
-        return LABELS.get(measure, names.noun(measure)) + (" (turned)" if turned else "")
+        return LABELS.get(measure, names.noun(measure)) + (" (turned)" if self.turned(measure) else "")
 
     def given(self, measure: str, name: str) -> Record | None:
         """How well a measure ranks networks that differ in this hyperparameter only."""
         found = records(self.table.where(metric="tau_given", measure=measure, given=name)) if self.varying else []
         return found[0] if found else None
+
+    def grouped(self, measure: str, name: str) -> int:
+        """How many networks are in groups that differ in this hyperparameter only, and that a measure and the target order."""
+        import numpy as np
+
+        alike: dict[str, list[str]] = {}
+        for run, row in self.values[measure].items():
+            if row["value"] is not None:
+                alike.setdefault(str({**self.hyper[run], name: None}), []).append(run)
+        count = 0
+        for runs in alike.values():
+            x, y = (np.array([self.values[metric][run]["value"] for run in runs]) for metric in (measure, self.target))
+            ranked = ranking.groups(x, y, [str(self.hyper[run][name]) for run in runs], [""] * len(runs))
+            count += len(runs) if ranked else 0
+        return count
 
     def granulated(self, measure: str) -> Record | None:
         """The mean of that over hyperparameters."""
@@ -120,8 +148,9 @@ def sentences(table: Table) -> list[str]:
     said = [f"{count} were ranked by {target} and by each of {measures}. {SAME}"]
     if not result.taus:
         return [*said, *_lacking(result)]
-    best = result.taus[0]
-    said.append(f"The order by {result.label(best['measure'])} is the most like it: tau = {_estimate(best)}.")
+    best = {row["measure"]: f"tau = {_estimate(row)}" for row in result.taus if _as_high(row, result.taus[0])}
+    tied = f"s by {len(best)} measures are the most like it, a tie: " if len(best) > 1 else " most like it is that by "
+    said.append(f"The order{tied}{_named(result, best)}.")
     said += _led(result)
     sure, opposed = (sum(map(test, result.taus)) for test in (_above, _below))
     said.append(
@@ -138,20 +167,19 @@ def _led(result: Result) -> list[str]:
         return []
     if lead["value"] is None:
         return [f"Whether {name} ranks better than others cannot be said: {lead['reason']}."]
-    others = [row for row in result.taus if row["measure"] != result.first]
-    second, found = result.label(others[0]["measure"]), _estimate(lead)
+    second, found = "; ".join(map(result.label, result.rivals)), _estimate(lead)
     if _above(lead):
         return [
             f"{_capital(name)} ranks surely better than every other measure; its lead over the best of them is {found}."
         ]
     if _below(lead):
         return [
-            f"{_capital(name)} ranks surely worse than the best other measure, {second}: its lead over it is {found}."
+            f"{_capital(name)} ranks surely worse than the best other measure ({second}): its lead over it is {found}."
         ]
     few = f" Two measures are seldom told apart by fewer than {ENOUGH} networks." if result.networks < ENOUGH else ""
     return [
-        f"It is not decided whether {name} ranks better than every other measure: its lead over the best of them, {second}, is "
-        f"{found}.{few}"
+        f"It is not decided whether {name} ranks better than every other measure: its lead over the best of them ({second}) is "
+        f"{found}{', a tie' if abs(lead['value']) <= EQUAL else ''}.{few}"
     ]
 
 
@@ -160,12 +188,36 @@ def _by_hyper(result: Result) -> list[str]:
     rows = [(row, measure) for row, measure in _granulated(result) if row["value"] is not None]
     if not rows:
         return []
-    row, measure = max(rows, key=lambda found: found[0]["value"])
-    among = words.listed([name for name in result.varying if name != SEED])
+    highest = max((row for row, _ in rows), key=lambda row: row["value"])
+    best = {
+        measure: f"mean tau {_estimate(row)} over {words.listed(_basis(result, measure), len(result.varying))}"
+        for row, measure in rows
+        if _as_high(row, highest)
+    }
+    tied = f"{len(best)} measures rank best, a tie: " if len(best) > 1 else "the best is "
+    return [f"Among networks that differ in one hyperparameter only, {tied}{_named(result, best)}."]
+
+
+def _basis(result: Result, measure: str) -> list[str]:
+    """The hyperparameters that have groups of networks which differ in nothing else: how many, of how many networks."""
+    given = {name: result.given(measure, name) for name in result.varying if name != SEED}
     return [
-        f"Among networks that differ in one of {among} only, {result.label(measure)} ranks best: the mean tau over "
-        f"{words.plural(row['n'], 'hyperparameter')} is {_estimate(row)}."
+        f"{name} ({words.plural(row['groups'], 'group')}, {words.plural(result.grouped(measure, name), 'network')})"
+        for name, row in given.items()
+        if row and row["value"] is not None
     ]
+
+
+def _named(result: Result, best: Mapping[str, str]) -> str:
+    """Measures, and what is said of them: once, where it is the same of several."""
+    alike: dict[str, list[str]] = {}
+    for measure, said in best.items():
+        alike.setdefault(said, []).append(result.label(measure))
+    return "; ".join(f"{'; '.join(labels)}: {said}" for said, labels in alike.items())
+
+
+def _as_high(row: Record, highest: Record) -> bool:
+    return row["value"] >= highest["value"] - EQUAL
 
 
 def _granulated(result: Result) -> list[tuple[Record, str]]:
@@ -199,7 +251,8 @@ def _ranking(result: Result) -> Listing:
     rows += [[result.label(name), "-", "-", "0", "-", "-"] for name in result.without]
     caption = (
         f"How well each measure ranks networks by their {target}. {SAME} Intervals are {level:g} % over networks, each for "
-        f"itself. Lead: how much larger the tau of {result.label(result.first)} is, on the networks that have both. {TURNED}"
+        f"itself (-: too few networks for one). Lead: how much larger the tau of {result.label(result.first)} is, on the "
+        f"networks that have both. {TURNED}"
     )
     return Listing(
         caption, ["measure", "tau", "interval", "networks", "lead of the first", "interval of the lead"], rows
@@ -217,7 +270,7 @@ def _within(result: Result) -> Listing | None:
         rows.append([result.label(measure), *cells, _estimate(result.granulated(measure))])
     caption = (
         "The same among networks that differ in one hyperparameter only: the mean of taus over groups of such networks (how many "
-        f"groups), and its mean over hyperparameters{', without the seed' if SEED in result.varying else ''}."
+        f"groups; -: none), and its mean over hyperparameters{', without the seed' if SEED in result.varying else ''}."
     )
     return Listing(caption, ["measure", *result.varying, "mean"], rows)
 
@@ -254,8 +307,8 @@ def figures(table: Table) -> "dict[str, Figure]":
 
 
 def _dots(result: Result) -> "Figure":
-    """Measures from the best down, with intervals."""
-    rows, level = result.taus, 100 * result.table.provenance["spec"]["level"]
+    """Measures from the best down, with intervals where there are."""
+    rows = result.taus
     figure = house.figure(6.6, 1.3 + 0.3 * len(rows))
     axes = figure.add_subplot()
     axes.axvline(0, color="#555555", linewidth=0.8)
@@ -273,14 +326,22 @@ def _dots(result: Result) -> "Figure":
     axes.set_axisbelow(True)
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel(f"Kendall's tau with the {names.noun(result.target)}")
-    below = f"1: same order, -1: reverse order. Bars: {level:g} % intervals over networks, each for itself."
-    figure.supxlabel(below, x=0.01, ha="left", fontsize=7.5, color="#333333")
+    house.footnote(figure, f"1: same order, -1: reverse order. {_bars(result)}")
     axes.set_title(f"How well measures rank {words.plural(result.networks, 'network')}", loc="left")
     return figure
 
 
+def _bars(result: Result) -> str:
+    """What the bars are, and why a measure has none."""
+    level, lacking = 100 * result.table.provenance["spec"]["level"], [row["low"] is None for row in result.taus]
+    if all(lacking):
+        return f"No intervals: {words.plural(result.networks, 'network')} are too few for any."
+    none = " No bar: too few networks for one." if any(lacking) else ""
+    return f"Bars: {level:g} % intervals over networks, each for itself.{none}"
+
+
 def _scatter(result: Result) -> "Figure":
-    """The target against each measure, a panel each, the best first."""
+    """The target against each measure, a panel each, the best first: where it ranks well, points rise to the right."""
     rows = result.taus
     across = min(ACROSS, len(rows))
     down = math.ceil(len(rows) / across)
@@ -318,9 +379,12 @@ def _points(axes: "Axes", result: Result, row: Record, by: str) -> None:
         _logarithmic(axes, min(values), max(values))
     else:
         axes.ticklabel_format(axis="x", scilimits=(-3, 4))
-        axes.locator_params(axis="x", nbins=4)
+        axes.locator_params(axis="x", nbins=3)
     axes.xaxis.get_offset_text().set_fontsize(7)
     axes.tick_params(labelsize=7)
+    if result.turned(measure):
+        axes.invert_xaxis()
+        axes.set_xlabel("axis turned: smaller to the right", fontsize=7)
     infinite = len(found) - len(finite)
     beyond = f"; {infinite} infinite, not shown" if infinite else ""
     name = _wrapped(result.label(measure), 30)
@@ -334,8 +398,16 @@ def _logarithmic(axes: "Axes", low: float, high: float) -> None:
     axes.set_xscale("log")
     ticks = scales.Scale(low, high, "log").ticks()
     kept = ticks[:: math.ceil(len(ticks) / 4)]
-    axes.set_xticks(kept, [f"{tick:g}".replace("e+", "e") for tick in kept])
+    axes.set_xticks(kept, [_short(tick) for tick in kept])
     axes.set_xticks([], minor=True)
+
+
+def _short(tick: float) -> str:
+    """A round number for a small axis: 500, or 5e5."""
+    if 1e-3 <= tick < 1e4:
+        return f"{tick:g}"
+    mantissa, power = f"{tick:.0e}".split("e")
+    return f"{mantissa}e{int(power)}"
 
 
 def _colouring(result: Result) -> str:
@@ -362,7 +434,7 @@ def _heat(result: Result) -> "Figure":
     from matplotlib.colors import Normalize
 
     measures, columns = [row["measure"] for row in result.taus], [*result.varying, "mean"]
-    figure = house.figure(min(11.0, 4.6 + 0.75 * len(columns)), 1.7 + 0.32 * len(measures))
+    figure = house.figure(min(11.0, 4.6 + 0.75 * len(columns)), max(3.4, 2.2 + 0.32 * len(measures)))
     axes = figure.add_subplot()
     for y, measure in enumerate(measures):
         cells = [*(result.given(measure, name) for name in result.varying), result.granulated(measure)]
@@ -383,8 +455,9 @@ def _heat(result: Result) -> "Figure":
     )
     bar.set_label(f"mean tau with the {names.noun(result.target)}")
     bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
-    axes.set_title("Networks that differ in one hyperparameter only", loc="left")
-    axes.set_xlabel("the hyperparameter (below each number: groups of networks)")
+    house.headline(figure, "Networks that differ in one hyperparameter only", 10)
+    axes.set_xlabel("the hyperparameter")
+    house.footnote(figure, "Below each number: groups of networks. Hatched: no such group.")
     return figure
 
 

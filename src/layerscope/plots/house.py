@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.colors import Colormap
@@ -47,6 +47,56 @@ def figure(width: float, height: float) -> "Figure":
             return content.getvalue()
 
     return Picture(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1), facecolor="white")
+
+
+def headline(figure: "Figure", text: str, size: float = 9.0, weight: str = "bold") -> None:
+    """A title over the whole width of a figure, in as many lines as it takes."""
+    look: dict[str, Any] = {"fontsize": size, "fontweight": weight, "parse_math": False}
+    figure.suptitle(_lines(figure, text, size, weight), x=0.01, ha="left", **look)
+
+
+def below(figure: "Figure", text: str, size: float = 9.0) -> None:
+    """A name of the horizontal axes of all panels, in as many lines as it takes."""
+    figure.supxlabel(_lines(figure, text, size, "normal"), fontsize=size)
+
+
+def footnote(figure: "Figure", text: str, size: float = 7.5) -> None:
+    """What to know of a figure, below it, in as many lines as it takes."""
+    figure.supxlabel(_lines(figure, text, size, "normal"), x=0.01, ha="left", fontsize=size, color="#333333")
+
+
+def _lines(figure: "Figure", text: str, size: float, weight: str) -> str:
+    width = 0.9 * figure.get_figwidth()  # pictures of few pixels have letters up to 7 % wider than their outlines
+    return "\n".join(fitted(text, width, size, weight))
+
+
+def fitted(text: str, width: float, size: float, weight: str = "normal") -> list[str]:
+    """The lines of a text, none wider than `width` inches at this font size (points): broken between words, and within a word
+    that is wider, such as the name of a data set."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
+
+    font = FontProperties(size=size, weight=weight)
+
+    def fits(line: str) -> bool:
+        return text_to_path.get_text_width_height_descent(line, font, ismath=False)[0] <= 72 * width
+
+    found: list[str] = []
+    for paragraph in text.split("\n"):
+        line = ""
+        for word in paragraph.split():
+            if line and fits(f"{line} {word}"):
+                line += f" {word}"
+                continue
+            found += [line] if line else []
+            line = ""
+            for character in word:
+                if line and not fits(line + character):
+                    found.append(line)
+                    line = ""
+                line += character
+        found.append(line)
+    return found
 
 
 def colormap(stops: tuple[str, ...]) -> "Colormap":

@@ -1,7 +1,6 @@
 """What lies around the way from start to trained: where it falls, how wide it is, in words, tables and pictures."""
 
 import math
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -352,7 +351,7 @@ def path_curves(table: Table, sigma: float | None = None) -> "Figure":
                 _curves(axes, table, metric, split, sigma, looks)
                 axes.set_title(f"{names.title(metric)} on {split} data", loc="left", parse_math=False)
                 axes.set_xlabel(f"place on the way: {about.start} (0) to trained (1)")
-        figure.suptitle(_path_title(table, about, sigma, looks), x=0.01, ha="left", fontsize=9.0, parse_math=False)
+        house.headline(figure, _path_title(table, about, sigma, looks), weight="normal")
     return figure
 
 
@@ -388,11 +387,9 @@ def valley(table: Table, metric: str, split: str) -> "Figure":
             axes.tick_params(labelbottom=True)
         for axes in panels[:, 0]:
             axes.set_ylabel("σ of the noise, − and +\nby its side of the way")
-        figure.supxlabel(f"place on the way: {about.start} at the left (0), trained at the right (1)", fontsize=9)
+        house.below(figure, f"place on the way: {about.start} at the left (0), trained at the right (1)")
         _bar(figure, panels, scale, metric, unit)
-        figure.suptitle(
-            _valley_title(table, about, metric, split, len(cells)), x=0.01, ha="left", fontsize=9.0, parse_math=False
-        )
+        house.headline(figure, _valley_title(table, about, metric, split, len(cells)), weight="normal")
     return figure
 
 
@@ -511,17 +508,29 @@ def _path_title(table: Table, about: About, sigma: float | None, looks: Mapping[
         "" if sigma is None else f", with normal noise of standard deviation {sigma:g}, mean of {_draws(table)} draws"
     )
     kind = "over draws" if sigma is not None else "over samples"
-    n = {row["n"] for row in records(table.where(perturbation="none")) if row["n"]}
     level = float(table.provenance["simultaneous"]["level"])
-    counts = words.count(max(n)) if len(n) == 1 else f"{words.count(min(n))} to {words.count(max(n))}" if n else "-"
     said = [
         f"One {about.part} (or all at once) on the straight way from {about.origin} to trained{noise}"
-        f"{f', {data}' if data else ''}; n = {counts}.",
+        f"{f', {data}' if data else ''}; {_counts(table)}.",
         f"Orange: the {about.part}s that are worst at the start without noise; blue: the best"
         + (f"; grey: the other {grey}" if grey else "")
         + f". Bands (the worst, the best, all at once): {100 * level:g} % intervals {kind}.",
     ]
-    return "\n".join(line for text in said for line in textwrap.wrap(text, 60 * len(_splits(table)) + 10))
+    return "\n".join(said)
+
+
+def _counts(table: Table) -> str:
+    """What the numbers rest on, of each split where they differ."""
+    found = {split: _rests_on(table, split) for split in _splits(table)}
+    if len(set(found.values())) == 1:
+        return f"n = {next(iter(found.values()))}"
+    return f"n = {words.listed([f'{n} on {split} data' for split, n in found.items()])}"
+
+
+def _rests_on(table: Table, split: str) -> str:
+    """The n of the unmodified network on a split; from the least to the most, where metrics count different things."""
+    n = {row["n"] for row in records(table.where(perturbation="none", split=split)) if row["n"]}
+    return " to ".join(words.count(end) for end in dict.fromkeys((min(n), max(n)))) if n else "-"
 
 
 def _valley_title(table: Table, about: About, metric: str, split: str, parts: int) -> str:
@@ -530,7 +539,7 @@ def _valley_title(table: Table, about: About, metric: str, split: str, parts: in
     said += f"{words.plural(_draws(table), 'draw')} of normal noise on each side (the sign of its inner product with the start)."
     said += f" Line: mean error {100 * LIMIT:g} %." if metric == "error" else ""
     said += f" The first {PANELS} of {parts}." if parts > PANELS else ""
-    return "\n".join(textwrap.wrap(said, 46 * min(parts, 4) + 16))
+    return said
 
 
 def _heat(

@@ -188,8 +188,8 @@ def similarity_map(table: Table, parts: Sequence[str] | None = None) -> "Figure"
             else ""
         )
         title = f"Activations with one {read.about.part} put back ({read.kind}, n = {words.count(read.n)}{others})"
-        figure.suptitle(title, x=0.01, ha="left", fontsize=9.5, fontweight="bold")
-        figure.supxlabel(f"{read.about.step} whose values the {read.about.part} named above is put back to", fontsize=9)
+        house.headline(figure, title, 9.5)
+        house.below(figure, f"{read.about.step} whose values the {read.about.part} named above is put back to")
         places[0].set_ylabel("outputs compared")
     return figure
 
@@ -221,10 +221,11 @@ def similarity_curves(table: Table) -> "Figure":
         places[0].set_ylabel(
             f"CKA with the trained network\n({read.kind}, n = {words.count(read.n)})", parse_math=False
         )
-        legend(places[-1], panels[-1], loc="upper left", bbox_to_anchor=(1.01, 1.0), ncols=columns)
+        heading = {"title": f"{read.about.part} put back", "title_fontsize": 8, "alignment": "left"}
+        legend(places[-1], panels[-1], loc="upper left", bbox_to_anchor=(1.01, 1.0), ncols=columns, **heading)
         some = f"; {len(chosen)} of {len(read.parts)}, the least similar" if len(chosen) < len(read.parts) else ""
-        title = f"Similarity of activations with one {read.about.part} put back{some}"
-        figure.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
+        lines = f"each line is the network with that one {read.about.part} put back{some}"
+        house.headline(figure, f"Similarity of activations to the trained network's: {lines}", 10)
     return figure
 
 

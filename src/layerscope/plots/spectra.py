@@ -122,7 +122,7 @@ def _what(read: Read, there: Sequence[str]) -> list[str]:
     when = f"{step} {steps[0]}" if len(steps) == 1 else f"{len(steps)} {step}s from {steps[0]} to {steps[-1]}"
     return [
         f"The singular values of {words.plural(len(there), 'layer')} as linear maps say how much each can stretch what comes "
-        f"in; they are computed from all weights at {when}, without data, so that they have no intervals."
+        f"in; they are computed from all weights at {when}, not from samples, so that they have no intervals."
     ]
 
 
@@ -145,7 +145,11 @@ def listings(table: Table) -> list[Listing]:
         "sum). Of: the layer itself, or circular, the same convolution on inputs that go round in circles, in place of zeros "
         "around them."
     )
-    caption += " Difference: trained values less those of the start." if moved else ""
+    caption += (
+        " Difference: trained values less those of the start. Its 2-norm is always of the layer itself."
+        if moved
+        else ""
+    )
     return [Listing(caption, [read.about.part, "values", "of", *heads], rows)] if rows else []
 
 
@@ -189,8 +193,8 @@ def spectra_figure(table: Table, parts: Sequence[str] | None = None) -> "Figure"
         labels = [f"{step}" + {0: f" ({read.about.start})", read.last: " (trained)"}.get(step, "") for step in drawn]
         figure.legend(handles, labels, loc="outside right upper", title=read.about.step, fontsize=8)
         others = f", {len(chosen)} of {len(there)} layers" if len(chosen) < len(there) else ""
-        figure.suptitle(f"Singular values of layers over training{others}", x=0.01, ha="left", fontweight="bold")
-        figure.supxlabel("share of all singular values, from the largest (down to a thousandth of it)", fontsize=9)
+        house.headline(figure, f"Singular values of layers over training{others}", 10.8)
+        house.below(figure, "share of all singular values, from the largest (down to a thousandth of it)")
         figure.supylabel("singular value", fontsize=9)
     return figure
 
@@ -217,13 +221,18 @@ def difference_figure(table: Table) -> "Figure":
     origin = "pretrained values" if about.pretrained else "start"
     with house.style():
         columns = 1 if len(shown) <= 16 else 2
-        figure = house.figure(8.4 + 2 * (columns - 1), max(3.4, 0.2 * math.ceil(len(shown) / columns) + 1.2))
+        figure = house.figure(8.4 + 2 * (columns - 1), max(3.7, 0.2 * math.ceil(len(shown) / columns) + 1.5))
         axes = figure.add_subplot()
         draw(axes, panel)
-        title = f"How far each layer is from its {origin}, as an operator"
-        if panel.others:
-            title += f"\nLines: the {len(shown)} of {len(lines)} layers where it is largest."
-        axes.set_title(title, loc="left", parse_math=False)
+        house.headline(figure, f"How far each layer is from its {origin}, as an operator", 10)
+        said = [f"Lines: the {len(shown)} of {len(lines)} layers where it is largest."] if panel.others else []
+        names = [line.name for line in shown]
+        if circular := _circular(read, names):
+            itself = [name for name in names if name not in circular]
+            but = f" but {words.listed(itself, MOST)} (the layer itself)" if itself else ""
+            said.append(f"All lines{but} are circular: of the same convolution on inputs that go round in circles.")
+        if said:
+            house.footnote(figure, " ".join(said))
         axes.set_xlabel(f"{about.step} (early ones spread; 0 at {about.origin})")
         kind = f"\n({scale.words} scale)" if scale.words else ""
         axes.set_ylabel(f"largest singular value of the difference{kind}")
@@ -272,15 +281,22 @@ def _called(read: Read, step: int) -> str:
     return read.about.start if step == 0 else f"{read.about.step} {step}"
 
 
+def _circular(read: Read, parts: Sequence[str]) -> list[str]:
+    """The layers that are approximated by circular convolutions."""
+    rows = {part: read.row(part, read.last, LARGEST) for part in parts}
+    return [part for part, row in rows.items() if row and row["operator"] == "circular"]
+
+
 def _of_convolutions(read: Read, parts: Sequence[str]) -> list[str]:
     """Which layers the numbers are only about."""
-    rows = [read.row(part, read.last, LARGEST) for part in parts]
-    circular = sum(row is not None and row["operator"] == "circular" for row in rows)
+    circular = len(_circular(read, parts))
     if not circular:
         return []
     return [
         f"{words.plural(circular, 'convolution')} with zeros around the input {'is' if circular == 1 else 'are'} approximated by "
-        "the same weights on inputs that go round in circles; on small inputs their values differ by several per cent."
+        "the same weights on inputs that go round in circles. On small inputs, such as 7 x 7, the largest value differs from the "
+        "layer's own by a few per cent, the stable rank and values in the middle by more, up to tens of per cent, and the small "
+        "values by factors."
     ]
 
 

@@ -56,8 +56,9 @@ def caption(grid: Grid, again: bool = False) -> str:
     noun, data = names.noun(grid.metric), DATA[grid.split]
     if again:
         return (
-            f"As above, but with the {noun} on the data that the network was trained on. Where this map is lighter than "
-            "the one above, the network knows its training data better than new data."
+            f"As above, but with the {noun} on the data that the network was trained on. Where a number is "
+            f"{'higher' if grid.higher else 'lower'} here than above, the network knows its training data better than new data. "
+            "Read this from the numbers: each map has its own scale of colours."
             + (_colours(grid) if grid.scale.kind == "log" else "")
         )
     return (_rows_and_columns(grid, noun, data) if grid.steps else _rows_alone(grid, noun, data)) + _colours(grid)
