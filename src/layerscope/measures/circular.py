@@ -35,9 +35,9 @@ def singular_values(operator: Operator) -> Tensor:
     size / stride places q an axis: from the largest on, each as often as it occurs, float64. Padding does not matter, for it
     only moves the input around. Of a linear layer, those of its matrix.
 
-    A convolution with zero padding has other values: on small inputs the largest by several per cent, others by more: see
-    `is_circular`, and `lanczos.largest` for its largest. They are roots of eigenvalues of Gram matrices, so that small ones are right to
-    about 1e-7 of the largest, not of themselves.
+    A convolution with zero padding has other values: on small inputs the largest by several per cent, others by more. See
+    `is_circular`, and `lanczos.largest` for its largest. They are roots of eigenvalues of Gram matrices, so that small ones are
+    right to about 1e-7 of the largest, not of themselves.
 
     Raises `UseError` where a stride does not divide the size.
     Source: Sedghi, Gupta and Long, The singular values of convolutional layers, 2019, Theorem 6. Differs from the paper: only
