@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import layerscope as ls
 from layerscope.analyses import written
+from layerscope.analyses.bounds import _bound
 from layerscope.errors import UseError
 from layerscope.measures.operator import Operator, dense
 from layerscope.plots import bounds as shown
@@ -396,3 +397,8 @@ def test_a_text_is_fitted_to_a_width(text, width, size, weight):
             words = paragraph.split()
             if words and inches(" ".join(words)) < width - 0.05:
                 assert " ".join(words) in lines
+
+
+@pytest.mark.parametrize(("value", "status"), [(0.99, "ok"), (0.9999, "ok"), (0.99998, "vacuous"), (1.2, "vacuous")])
+def test_a_bound_that_reads_as_all_is_vacuous(value, status):
+    assert _bound("theorem_3.2", value=value)["status"] == status

@@ -93,13 +93,18 @@ def test_a_certificate_covers_the_truth_whatever_the_seed():
 
 def test_what_is_said_rests_on_draws_that_nothing_was_chosen_by(monkeypatch):
     """The search has draws below `most`; the certificate those after, each once; the test data later ones still."""
-    asked, wrong = [], Joint.wrong
+    asked, error, wrong = [], Joint._error, Joint.wrong
 
-    def watched(self, point, draw, block):
+    def watched(self, point, draw):
+        asked.append((len(point), draw))
+        return error(self, point, draw)
+
+    def tested(self, point, draw, block):
         asked.append((len(point), draw))
         return wrong(self, point, draw, block)
 
-    monkeypatch.setattr(Joint, "wrong", watched)
+    monkeypatch.setattr(Joint, "_error", watched)
+    monkeypatch.setattr(Joint, "wrong", tested)
     model, trajectory, data = two_layers(96)
     spec = ls.BoundsSpec(eps=(0.2,), alphas=(0.5, 1.0), sigmas=(0.1, 0.4), block=8, most=32, draws=40)
     table = ls.bounds(model, trajectory, {"train": data, "test": data}, spec)
