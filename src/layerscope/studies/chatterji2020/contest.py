@@ -235,10 +235,10 @@ TABLE4 = _table(
     {
         "smoke": SMOKES,
         "small": Scale(
-            widths(MNIST, "alexnet-small?lrn=no", (0.0625, 0.125, 0.25, 0.5)),
+            {f"w{width}": replace(MNIST, model=f"fcn-{width}-{width}") for width in (32, 64, 128, 256)},
             QUICK,
             5,
-            "a small AlexNet in place of ResNet18, of four widths, on 1,000 images of MNIST",
+            "a fully connected network in place of ResNet18, two hidden layers of four widths, on 1,000 images of MNIST",
         ),
         "paper": Scale(
             widths(replace(PAPER, checkpoints=()), "resnet-v1-18?norm=none", (0.25, 0.5, 1.0, 2.0)),
