@@ -28,6 +28,9 @@ from layerscope.stats import Interval, bounded_mean, capital
 
 TOGETHER = 4
 """Draws between two looks at a cell: few enough that one far from eps is left after the first."""
+FEW, LESS = 16, 2
+"""Draws in which a cell that would beat the best must be refused for the least value to be above it; and steps of sigma below the
+best cell where it is looked for one that is surely feasible."""
 CLOSE, LARGER = 32, 2
 """A cell that this many draws do not decide, nor place far below eps, has so many times larger blocks from then on."""
 KEPT = 128 << 20
@@ -164,19 +167,16 @@ class Sequential(_Asked):
 
     def interval(self, eps: float, best: Cell) -> tuple[float, float]:
         """See `Cells`; as far as errors grow with sigma. Asks, along each alpha, from what would just beat the best so far on
-        until a cell is surely not feasible; and with the best alpha, for less noise until one surely is."""
-        low, noises = best, self.spec.sigmas[:1] if best.ratio == 0 else self.spec.sigmas  # zero is zero at any sigma
+        until a cell is surely not feasible, a few draws each; and at the best alpha once for less noise."""
+        low, at = best, self.spec.sigmas.index(best.sigma)
         for alpha in self.spec.alphas:
             for cell in self._better(alpha, low):
-                self._feasible(cell, eps, CLOSE)  # what is not refused by then stays open
+                self._feasible(cell, eps, FEW)  # what is not refused by then stays open
                 if self._sure(cell, eps) is False:
                     break
                 low = cell
-        for sigma in reversed([sigma for sigma in noises if sigma <= best.sigma]):
-            cell = Cell(best.alpha, sigma)
-            self._feasible(cell, eps)
-            if self._sure(cell, eps):
-                break
+        if best.ratio and self._sure(best, eps) is None:
+            self._feasible(Cell(best.alpha, self.spec.sigmas[max(0, at - LESS)]), eps)
         return low.ratio, min((cell.ratio for cell in self.errors if self._sure(cell, eps)), default=math.inf)
 
     def _better(self, alpha: float, found: Cell | None) -> list[Cell]:

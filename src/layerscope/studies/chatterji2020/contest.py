@@ -144,7 +144,8 @@ def best_tau(replicates: Sequence[Replicate]) -> Estimate:
     ends = {name: stats.mean(values, 1 - 0.05 / len(found)) for name, values in found.items()}
     reason = too_few(len(taus)) or (f"{', '.join(lacking)}: no tau for at least one seed" if lacking else "")
     largest = (max(float(values.mean()) for values in found.values()), max(e.low for e in ends.values()))
-    return Estimate(*largest, max(e.high for e in ends.values()), len(taus), reason)
+    low, high = max(largest[1], -1.0), min(max(e.high for e in ends.values()), 1.0)  # Student knows no ends
+    return Estimate(largest[0], low, high, len(taus), reason)
 
 
 def _taus(seed: Replicate) -> dict[str, float]:
