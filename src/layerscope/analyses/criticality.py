@@ -13,7 +13,7 @@ from torch import nn
 
 from layerscope import runtime
 from layerscope.analyses.distances import parameters_of, values_of
-from layerscope.analyses.noisy import Cell, Cells, Grid, Sequential, blocks_of, limits, own_of
+from layerscope.analyses.noisy import Cell, Cells, Grid, Sequential, blocks_of, own_of
 from layerscope.analyses.robustness import PLAN, Data, checked, divided, engine_of, room_of, steady
 from layerscope.analyses.spec import CriticalitySpec, Plan
 from layerscope.engine.batches import Forward, Targets, outputs_of, targets_of
@@ -28,7 +28,7 @@ from layerscope.metrics import ErrorRate
 from layerscope.partition import WHOLE, Part, Partition
 from layerscope.perturb import Noise, World
 from layerscope.runtime import Progress
-from layerscope.stats import capital
+from layerscope.stats import bounded_mean, capital
 from layerscope.step import FINAL, INIT
 from layerscope.table import Table
 from layerscope.trajectory import Trajectory
@@ -231,7 +231,7 @@ def _edges(best: Cell, spec: CriticalitySpec) -> list[str]:
 def _error(cell: Cell, cells: Cells, spec: CriticalitySpec) -> Row:
     """A cell's expected error, with bounds that hold for all cells of the grid at once."""
     errors = cells.errors[cell]
-    low, high = limits(errors, cells.own, 1 - (1 - spec.level) / (len(spec.alphas) * len(spec.sigmas)))
+    low, high = bounded_mean(np.asarray(cells.seen[cell]), 1 - (1 - spec.level) / (len(spec.alphas) * len(spec.sigmas)))
     bounds = {"low": low, "high": high, "interval": "draws", "level": spec.level}
     return {"value": max(float(np.mean(errors)), 0.0), "n": len(errors), **bounds}
 

@@ -24,7 +24,7 @@ from layerscope.errors import UseError
 from layerscope.partition import Part
 from layerscope.perturb import Noise, Variant
 from layerscope.perturb.noise import normals
-from layerscope.stats import Interval, bounded_mean, capital
+from layerscope.stats import capital
 
 TOGETHER = 4
 """Draws between two looks at a cell: few enough that one far from eps is left after the first."""
@@ -65,6 +65,8 @@ class Cells(Protocol):
     errors: dict[Cell, list[float]]
     """Of each cell that was looked at, the error under each draw: that of its samples plus what the trained network's error on
     all data is above that on these, so that draws of samples hardly move it."""
+    seen: dict[Cell, list[float]]
+    """The same as they were seen, in [0, 1]: what bets are on."""
     own: float
     """The error of the trained network on all data."""
     passes: int
@@ -90,6 +92,7 @@ class _Asked:
     def __init__(self, subject: Subject, part: Part, task: Task, known: Reference, spec: CriticalitySpec) -> None:
         self.subject, self.part, self.task, self.known, self.spec = subject, part, task, known, spec
         self.errors: dict[Cell, list[float]] = {}
+        self.seen: dict[Cell, list[float]] = {}
         self.own = own_of(known)
         self.passes = 0
         self._price = math.log(2 * len(spec.alphas) * len(spec.sigmas) / (1 - spec.level))
@@ -100,7 +103,7 @@ class _Asked:
 
     def _sure(self, cell: Cell, eps: float) -> bool | None:
         """Whether a cell's expected error is at most eps; None where its draws do not tell."""
-        bets = against(self.errors[cell], eps, self.own)
+        bets = capital(np.asarray(self.seen.get(cell, [])), eps)
         return True if bets.low >= self._price else False if bets.high >= self._price else None
 
     def _variant(self, cell: Cell, draw: int) -> Variant:
@@ -119,7 +122,7 @@ class Grid(_Asked):
             rows = [next(found)[0] for _ in range(self.spec.draws)]
             if failed := next((row["reason"] for row in rows if row["status"] != "ok"), ""):
                 raise RuntimeError(failed)
-            self.errors[cell] = [row["value"] for row in rows]
+            self.errors[cell] = self.seen[cell] = [row["value"] for row in rows]
             self.passes += sum(row["n"] for row in rows)
 
     def best(self, eps: float) -> Cell | None:
@@ -209,7 +212,8 @@ class Sequential(_Asked):
         draws = range(known, min(known + TOGETHER, self.spec.most))
         for draw, wrong in zip(draws, self._outcomes(cell, draws, size), strict=True):
             self.passes += len(wrong)
-            self.errors[cell].append(float(wrong.double().mean()) - self._blocks[draw, size].own + self.own)
+            self.seen.setdefault(cell, []).append(float(wrong.double().mean()))
+            self.errors[cell].append(self.seen[cell][-1] - self._blocks[draw, size].own + self.own)
 
     def _outcomes(self, cell: Cell, draws: Sequence[int], size: int) -> list[Tensor]:
         """Which samples of the block of each draw are wrong."""
@@ -260,17 +264,6 @@ class Few:
 def own_of(known: Reference) -> float:
     """The error of the trained network on all data."""
     return float(torch.cat([kept[0] for kept in known.kept]).double().mean())
-
-
-def against(errors: Sequence[float], mean: float, own: float) -> Interval:
-    """The `capital` of bets against an expected error: each is some number in [-1, 1] away from that of the trained network."""
-    return capital((np.asarray(errors) - own + 1) / 2, (mean - own + 1) / 2)
-
-
-def limits(errors: Sequence[float], own: float, level: float) -> Interval:
-    """Bounds of the expected error: see `against` and `stats.bounded_mean`."""
-    ends = bounded_mean((np.asarray(errors) - own + 1) / 2, level)
-    return Interval(*(min(max(2 * end - 1 + own, 0.0), 1.0) for end in ends))
 
 
 def blocks_of(batches: Sequence[Any], known: Reference, seed: int) -> Few:
