@@ -50,11 +50,12 @@ def small() -> nn.Module:
     return nn.Sequential(*parts, nn.Flatten(), nn.Linear(512, 10))
 
 
-def train(model: nn.Module, x: Tensor, y: Tensor) -> None:
+def train(model: nn.Module, x: Tensor, y: Tensor, epochs: int = 3, lr: float = 0.1, batch_size: int = 128) -> None:
     torch.manual_seed(0)
-    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
-    for _ in range(3):
-        for rows in torch.randperm(len(x)).split(128):
+    optimizer = torch.optim.SGD(model.parameters(), lr, momentum=0.9)
+    model.train()
+    for _ in range(epochs):
+        for rows in torch.randperm(len(x)).split(batch_size):
             optimizer.zero_grad()
             nn.functional.cross_entropy(model(x[rows]), y[rows]).backward()
             optimizer.step()

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from torch import nn
 
 import layerscope as ls
+from benchmarks.criticality import train as settle
 from benchmarks.frame import Result
 from layerscope.models import build
 from layerscope.run import Run
@@ -43,7 +43,7 @@ def searched(trained: Run) -> Result:
     model = build(SPEC.model, data.input_shape, data.classes)
     before = ls.Trajectory.open(trained.checkpoints.path)
     model.load_state_dict(before[ls.FINAL])
-    settled(model, x, y)
+    settle(model, x, y, epochs=1, lr=SPEC.lr / 10, batch_size=SPEC.batch_size)
     trajectory = ls.Trajectory.of(initial=before[ls.INIT], final=ls.state_of(model))
     began = time.perf_counter()
     table = ls.criticality(model, trajectory, batches, eps=0.1)
@@ -58,15 +58,3 @@ def searched(trained: Run) -> Result:
         minutes < LIMIT,
         1,
     )
-
-
-def settled(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> None:
-    """An epoch with a tenth of the learning rate."""
-    torch.manual_seed(0)
-    optimizer = torch.optim.SGD(model.parameters(), SPEC.lr / 10, momentum=0.9)
-    model.train()
-    for rows in torch.randperm(len(x)).split(SPEC.batch_size):
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(model(x[rows]), y[rows]).backward()
-        optimizer.step()
-    model.eval()

@@ -112,15 +112,13 @@ app.command(status, help=COMMANDS["status"])
 
 @app.command(help=COMMANDS["models"])
 def models(*, json: Json = False) -> int:
-    from rich.console import Console
-
-    from layerscope.console import models_table
+    from layerscope.console import models_table, print_table
     from layerscope.models import listing
 
     found = listing()
     if json:
         return say(found, json)
-    Console().print(models_table(found))
+    print_table(models_table(found))
     return 0
 
 
@@ -180,10 +178,8 @@ def bench(
     data_dir: DataDir = None,
     json: Json = False,
 ) -> int:
-    from rich.console import Console
-
     from layerscope.analyses.bench import bench
-    from layerscope.console import bench_table, progress
+    from layerscope.console import bench_table, print_table, progress
 
     check_subject(run, source, "try")
     how = {"samples": samples, "variants": variants, "repeats": repeats, "plan": plan, "anyway": anyway}
@@ -191,7 +187,7 @@ def bench(
     if json:
         say(found, json)
     else:
-        Console().print(bench_table(found))
+        print_table(bench_table(found))
     return 0 if found["same"] else 1
 
 
@@ -214,7 +210,6 @@ def parts(
     data_dir: DataDir = None,
     json: Json = False,
 ) -> int:
-
     from layerscope.analyses.material import code_of
     from layerscope.analyses.robustness import partition_of
     from layerscope.console import parts_table, print_table
@@ -402,7 +397,6 @@ def _weighed(
     json: bool,
 ) -> int:
     """What values alone say, where no data are named; what only data can answer is refused."""
-
     from layerscope.analyses.session import folder_of, weigh
     from layerscope.console import listings_tables, print_table
     from layerscope.plots.weights import listings

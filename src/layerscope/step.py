@@ -56,6 +56,8 @@ INIT = Step(0)
 """Before any data is seen."""
 FINAL = Step(sys.maxsize)
 """The last step of whatever trajectory it is used with."""
+GIVE_START = "give initial= (--checkpoints init=FILE)"
+"""How a user says where the start is, for errors."""
 
 
 def parsed(name: str) -> tuple[Step, str]:

@@ -117,6 +117,10 @@ class Table:
     def __len__(self) -> int:
         return len(self.frame)
 
+    def with_facts(self, **facts: Any) -> "Table":
+        """The same rows, with more in their provenance, or other values of what is there."""
+        return Table(self.frame, {**self.provenance, **facts}, self.variants)
+
     def where(self, **equal: Any) -> "pd.DataFrame":
         """The rows whose columns equal the given values, in order."""
         frame = self.frame

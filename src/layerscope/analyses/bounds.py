@@ -14,6 +14,7 @@ from layerscope import runtime
 from layerscope.analyses.distances import parameters_of, values_of
 from layerscope.analyses.joint import Joint, Moved, Point
 from layerscope.analyses.margin import Unfit, margin_bound
+from layerscope.analyses.noisy import own_of
 from layerscope.analyses.robustness import PLAN, Data, checked, divided, room_of, steady
 from layerscope.analyses.spec import BoundsSpec, Plan
 from layerscope.engine.batches import Forward, Targets, outputs_of, targets_of, with_each
@@ -34,7 +35,7 @@ from layerscope.perturb.patch import put, take
 from layerscope.runtime import Progress
 from layerscope.state import dense
 from layerscope.stats import mean
-from layerscope.step import FINAL, INIT
+from layerscope.step import FINAL, GIVE_START, INIT
 from layerscope.table import Table
 from layerscope.trajectory import Trajectory
 
@@ -102,9 +103,7 @@ def bounds(
     room = room_of(plan)
     trajectory = checked(trajectory, model)
     if not trajectory.has_start:
-        raise UseError(
-            "bounds need the values before training: priors lie around them; give initial= (--checkpoints init=FILE)"
-        )
+        raise UseError(f"bounds need the values before training: priors lie around them; {GIVE_START}")
     partition = divided(model, partition, spec)
     subject = Subject(
         model, World.of(model, trajectory.ends().fitted(model), {}, spec.seed), forward, None, plan.device
@@ -173,7 +172,7 @@ class Network:
     @property
     def own(self) -> float:
         """Training error of the trained network."""
-        return float(self.seen.wrong.double().mean())
+        return own_of(self.seen.known)
 
     @property
     def m(self) -> int:
@@ -240,7 +239,7 @@ def _bare(world: World, name: str, covered: Sequence[Slice]) -> tuple[torch.Tens
 def _of_eps(network: Network, test: Seen | None, room: int, eps: float) -> list[Row]:
     """All rows of one eps."""
     seen, spec = network.seen, network.spec
-    joint = Joint(network.subject, network.modules, seen.task, seen.known, network.own, spec, room)
+    joint = Joint(network.subject, network.modules, seen.task, seen.known, spec, room)
     place = {"eps": eps}
     names = ("joint_criticality", "joint_log_criticality", *UNDER_NOISE)
     whole: Row = place | {"part": WHOLE, "perturbation": Noise.KIND}

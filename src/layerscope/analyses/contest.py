@@ -47,7 +47,7 @@ def contest(
     own = Run(out)
     with own.claim(spec):
         facts = environment() | {"spec_kind": spec.KIND, "runs": names}
-        table = Table(table.frame, {**table.provenance, **facts})
+        table = table.with_facts(**facts)
         own.save_analysis(spec.KIND, table, spec, fingerprint([run.analysis_spec(name) for run in runs]))
         own.record(f"analysis {spec.KIND}", facts)
     return own, table

@@ -29,7 +29,7 @@ from layerscope.partition import WHOLE, Part, Partition
 from layerscope.perturb import Noise, World
 from layerscope.runtime import Progress
 from layerscope.stats import bounded_mean, capital
-from layerscope.step import FINAL, INIT
+from layerscope.step import FINAL, GIVE_START, INIT
 from layerscope.table import Table
 from layerscope.trajectory import Trajectory
 
@@ -38,6 +38,8 @@ OK, EDGE, ZERO = "ok", "on the edge", "zero"
 NONE, FAILED, LACKING = "infeasible", "failed", "not applicable"
 """What a status says: the minimum lies inside the region, on its edge, or is 0; no cell is feasible; a forward raised; the
 module has no start."""
+AT_TRAINED = "alpha = 1 is best: the trained values, where the way ends"
+"""Why a best cell lies on the edge, where it is that of least way."""
 FALL = 0.2
 """A fall of the error that pairs of cells are counted by, whose draws would show it."""
 Asked = tuple[Subject, Part, Task, Reference, CriticalitySpec]
@@ -71,9 +73,9 @@ def criticality(
     draws; `low` and `high`, between which the value surely lies by the draws, at that level and as far as errors grow with sigma
     (no `high`: no cell is surely feasible); and the `passes` of samples that this answer took beside those for smaller eps.
     `status` is `zero` if alpha = 0 is feasible (or the Part never moved), `on the edge` if alpha is 1 (nothing is gained by going
-    back) or sigma an end of its grid, `infeasible` (no value) if no cell of the
-    grid is feasible. The network (Part `whole network`) has the sum. `expected_error` is a row for each cell that was
-    looked at. `monotonicity` in the provenance says where along an alpha the error falls as sigma grows.
+    back) or sigma an end of its grid, `infeasible` (no value) if no cell of the grid is feasible. The network (Part `whole
+    network`) has the sum. `expected_error` is a row for each cell that was looked at. `monotonicity` in the provenance says
+    where along an alpha the error falls as sigma grows.
 
     Batches, `forward`, `targets`, `anyway` and `plan` are as in `evaluate`. With the plan's engine `replay` what comes
     before a Part is kept for samples that come again, within half of its memory.
@@ -91,9 +93,7 @@ def criticality(
     compute = engine_of(plan)
     trajectory = checked(trajectory, model)
     if not trajectory.has_start:
-        raise UseError(
-            "criticality needs the values before training: the way begins there; give initial= (--checkpoints init=FILE)"
-        )
+        raise UseError(f"criticality needs the values before training: the way begins there; {GIVE_START}")
     partition = divided(model, partition, spec)
     subject = Subject(
         model, World.of(model, trajectory.ends().fitted(model), {}, spec.seed), forward, None, plan.device
@@ -102,14 +102,13 @@ def criticality(
     seen = probe(subject, data, targets, anyway)
     task = steady(task, seen)
     known = reference(subject, task)
-    own = own_of(known)
 
     def work(parts: Sequence[Part]) -> Any:
         cells_of = partial(Grid, compute)
         if spec.search == "sequential":
             cells_of = partial(Sequential, blocks_of(list(task.data), known, spec.seed), room_of(plan))
         for part in parts:
-            yield _of(part, cells_of, (subject, part, task, known, spec), own)
+            yield _of(part, cells_of, (subject, part, task, known, spec))
 
     found = runtime.run(
         list(partition), lambda part: part.name, work, {} if done is None else done, "criticality", progress
@@ -124,7 +123,7 @@ def criticality(
         "by": "groups" if spec.groups else spec.by,
         "buffers": "keep" if subject.world.buffers else "",
         "left_out": partition.left_out,
-        "error": own,
+        "error": own_of(known),
         "probe": seen.to_dict(),
         "monotonicity": {
             "pairs": sum(check["pairs"] for check in checks),
@@ -138,7 +137,7 @@ def criticality(
     return Table.of(rows, facts)
 
 
-def _of(part: Part, cells_of: Callable[..., Cells], asked: Asked, own: float) -> tuple[list[Row], dict[str, Any]]:
+def _of(part: Part, cells_of: Callable[..., Cells], asked: Asked) -> tuple[list[Row], dict[str, Any]]:
     """The rows of a Part, and what came of the check whether its errors grow with sigma."""
     subject, _, _, _, spec = asked
     world, place = subject.world, {"part": part.name, "perturbation": Noise.KIND}
@@ -154,10 +153,8 @@ def _of(part: Part, cells_of: Callable[..., Cells], asked: Asked, own: float) ->
             cells = cells_of(*asked)
             before = 0
             for eps in spec.eps:
-                best = cells.best(eps)
-                ends = None if best is None else cells.interval(eps, best)
-                row = none | {"eps": eps, "distance": distance, "passes": cells.passes - before}
-                rows.append(row | _answer(best, ends, distance, own, eps, cells, spec))
+                answer = _answer(distance, eps, cells, spec)
+                rows.append(none | {"eps": eps, "distance": distance, "passes": cells.passes - before} | answer)
                 before = cells.passes
     except UseError:
         raise
@@ -178,23 +175,17 @@ def _distance(final: Mapping[Any, torch.Tensor], start: Mapping[Any, torch.Tenso
     return row["value"] * math.sqrt(row["n"]) if row["n"] else 0.0
 
 
-def _answer(
-    best: Cell | None,
-    ends: tuple[float, float] | None,
-    distance: float,
-    own: float,
-    eps: float,
-    cells: Cells,
-    spec: CriticalitySpec,
-) -> Row:
+def _answer(distance: float, eps: float, cells: Cells, spec: CriticalitySpec) -> Row:
     """What is said of a Part at one eps."""
+    best = cells.best(eps)
+    low, high = (math.nan, math.inf) if best is None else cells.interval(eps, best)
     unsure = cells.unsure(eps)
-    if best is None or ends is None:
+    if best is None:
         sure = "" if not unsure else f"; {len(unsure)} of {len(cells.errors)} cells looked at are not sure"
         return {
             "status": NONE,
-            "reason": f"no cell has an expected error of at most {eps:g}: the trained network has {own:.4g}, and the smallest "
-            f"sigma is {spec.sigmas[0]:g}{sure}",
+            "reason": f"no cell has an expected error of at most {eps:g}: the trained network has {cells.own:.4g}, and the "
+            f"smallest sigma is {spec.sigmas[0]:g}{sure}",
         }
     bounds = _error(best, cells, spec)
     value = (best.ratio * distance) ** 2
@@ -205,8 +196,8 @@ def _answer(
         reasons.append(f"its draws do not make sure that its expected error is at most {eps:g}")
     return {
         "value": value,
-        "low": (ends[0] * distance) ** 2,
-        **({"high": (ends[1] * distance) ** 2} if math.isfinite(ends[1]) else {}),
+        "low": (low * distance) ** 2,
+        **({"high": (high * distance) ** 2} if math.isfinite(high) else {}),
         **best._asdict(),
         "error": bounds["value"],
         "certificate": bounds["high"],
@@ -220,7 +211,7 @@ def _answer(
 
 def _edges(best: Cell, spec: CriticalitySpec) -> list[str]:
     """At which edges of the region a cell lies."""
-    found = ["alpha = 1 is best: the trained values, where the way ends"] if best.alpha == 1 else []
+    found = [AT_TRAINED] if best.alpha == 1 else []
     if best.sigma == 1:
         found.append("sigma = 1 is best: by definition there is no more noise")
     elif best.sigma in (spec.sigmas[0], spec.sigmas[-1]):
@@ -271,6 +262,11 @@ def _network(eps: float, rows: Sequence[Row], partition: Partition) -> Row:
     value = sum(each["value"] for each in rows)
     status = EDGE if edge else ZERO if value == 0 else OK
     reasons = [f"on the edge: {', '.join(edge)}"] if edge else []
-    if unsure := sum(each["low"] < each["value"] or each.get("high", math.inf) > each["value"] for each in rows):
-        reasons.append(f"{unsure} of {len(rows)} values are the estimates of draws, each between a low and a high")
+    reasons += [f"{said}, each between a low and a high" for said in estimates(rows)]
     return row | {"value": value, "status": status, "reason": "; ".join(reasons)}
+
+
+def estimates(rows: Sequence[Row]) -> list[str]:
+    """What is to be said of a sum: how many of its values draws leave in doubt; nothing, if none."""
+    unsure = sum(not row.get("low") == row["value"] == row.get("high") for row in rows)
+    return [f"{unsure} of {len(rows)} values are the estimates of draws"] if unsure else []

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from layerscope.analyses.noisy import Cell, Few, Sequential, blocks_of, last
+from layerscope.analyses.noisy import Cell, Few, Sequential, blocks_of, last, own_of
 from layerscope.analyses.spec import BoundsSpec
 from layerscope.analyses.written import Normals, Written
 from layerscope.engine.batches import moved
@@ -54,13 +54,12 @@ class Joint:
         modules: Sequence[Moved],
         task: Task,
         known: Reference,
-        own: float,
         spec: BoundsSpec,
         memory: int,
     ) -> None:
         self.modules, self.passes = modules, 0
-        self._subject, self._task, self._known, self._own, self._spec = subject, task, known, own, spec
-        self._memory = memory
+        self._subject, self._task, self._known, self._spec, self._memory = subject, task, known, spec, memory
+        self._own = own_of(known)
         self._blocks = blocks_of(list(task.data), known, spec.seed)
         self._errors: dict[Point, list[float]] = {}
         parts = [module.part for module in modules]

@@ -100,9 +100,7 @@ def _bounds(material: Material, spec: BoundsSpec, how: How) -> Table:
         f"{noise['differ']} training labels were changed at random, and no test label was: the bounds are of the error on data "
         "with as much noise, and the rows of the test data are of clean ones"
     )
-    return Table(
-        table.frame, {**table.provenance, "warnings": [*table.provenance["warnings"], warning]}, table.variants
-    )
+    return table.with_facts(warnings=[*table.provenance["warnings"], warning])
 
 
 KINDS = {

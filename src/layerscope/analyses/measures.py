@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from layerscope import runtime
 from layerscope.analyses import flat
-from layerscope.analyses.criticality import criticality
+from layerscope.analyses.criticality import AT_TRAINED, criticality, estimates
 from layerscope.analyses.modules import Map, Modules, maps_of
 from layerscope.analyses.robustness import PLAN, Data, checked, steady
 from layerscope.analyses.spec import MeasuresSpec, Plan
@@ -362,7 +362,7 @@ def _at_trained(rows: Sequence[Row], spec: MeasuresSpec) -> list[Row]:
     found = [row | {"metric": "pac_bayes"} for row in rows if row["part"] != WHOLE]
     for row in found:
         if row["status"] == "on the edge":
-            others = [said for said in row["reason"].split("; ") if not said.startswith("alpha = 1")]
+            others = [said for said in row["reason"].split("; ") if said != AT_TRAINED]
             row |= {"status": "on the edge" if row["sigma"] in ends else "ok", "reason": "; ".join(others)}
     total = next(row for row in rows if row["part"] == WHOLE)
     return [*found, total | _total("pac_bayes", "", found)]
@@ -467,18 +467,12 @@ def _total(metric: str, unit: str, rows: Sequence[Row]) -> Row:
     row["value"] = math.fsum(each["value"] for each in rows)
     if edge := [each["part"] for each in rows if each.get("status") == "on the edge"]:
         row |= {"status": "on the edge", "reason": f"on the edge: {', '.join(edge)}"}
-    if unsure := sum(each.get("interval") == "draws" and not _sure(each) for each in rows):
-        said = f"{unsure} of {len(rows)} values are the estimates of draws"
-        row["reason"] = f"{row['reason']}; {said}" if row["reason"] else said
+    if all(each.get("interval") == "draws" for each in rows):
+        row["reason"] = "; ".join(filter(None, [row["reason"], *estimates(rows)]))
     if all(each.get("interval") == "numerical" for each in rows):
         ends = {name: math.fsum(each[name] for each in rows) for name in ("low", "high")}
         row |= ends | {"interval": "numerical", "level": 1 - sum(1 - each["level"] for each in rows)}
     return row
-
-
-def _sure(row: Row) -> bool:
-    """Whether draws leave no doubt about a value."""
-    return row.get("low") == row["value"] == row.get("high")
 
 
 def _logged(total: Row, metric: str) -> list[Row]:

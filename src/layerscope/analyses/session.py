@@ -106,7 +106,7 @@ def weigh(asked: ModelSpec, out: str | Path, spec: WeightsSpec, name: str) -> tu
         table = weights(model, trajectory, spec, run=run.name)
         facts = environment() | {"spec": spec.fingerprint, "model": asked.model}
         facts |= {"seconds": round(time.perf_counter() - began, 2)}
-        table = Table(table.frame, {**table.provenance, **facts})
+        table = table.with_facts(**facts)
         run.save_analysis(name, table, spec, inputs)
         run.record(f"analysis {name}", facts)
     return run, table
@@ -224,8 +224,7 @@ def analyze(
             "seconds": round(time.perf_counter() - began, 2),
         }
         warnings = [*material.warnings, *table.provenance["warnings"]]
-        own = {"spec": spec.to_dict(), "warnings": warnings}
-        table = Table(table.frame, {**table.provenance, **facts, **own}, table.variants)
+        table = table.with_facts(**facts | {"spec": spec.to_dict(), "warnings": warnings})
         run.save_analysis(name, table, spec, inputs)
         run.record(f"analysis {name}", facts)
     return table
@@ -245,7 +244,7 @@ def cost(material: Material, epochs: Sequence[int], spec: RobustnessSpec) -> dic
         "parts": len(partition),
         "variants": variants,
         "forwards": forwards,
-        **_time(round(_seconds_a_sample(material) * forwards, 1), spec),
+        **_time(_seconds_a_sample(material) * forwards, spec),
         "memory_bytes": 3 * nbytes_of(material.model) + material.nbytes + _together(material, len(partition), variants),
     }
 
@@ -253,11 +252,11 @@ def cost(material: Material, epochs: Sequence[int], spec: RobustnessSpec) -> dic
 def _time(seconds: float, spec: RobustnessSpec) -> dict[str, Any]:
     """How long it takes, of that what the spec allows."""
     if spec.budget is None:
-        return {"seconds": seconds}
+        return {"seconds": round(seconds, 1)}
     allowed = seconds_of("budget", spec.budget)
     enough = "enough for all" if seconds <= allowed else f"all would take about {seconds / allowed:.2g} times as long"
     told = f"best answer within {in_words(spec.budget)}: samples in random order, more where intervals are widest ({enough})"
-    return {"seconds": min(seconds, allowed), "budget": told}
+    return {"seconds": allowed if allowed < seconds else round(seconds, 1), "budget": told}
 
 
 def _together(material: Material, parts: int, variants: int) -> int:

@@ -11,7 +11,7 @@ from layerscope.partition import Part, Slice
 from layerscope.perturb.patch import Patch, take
 from layerscope.perturb.trained import realless, remade
 from layerscope.perturb.variant import World, perturbation
-from layerscope.step import INIT
+from layerscope.step import GIVE_START, INIT
 
 
 @perturbation
@@ -33,7 +33,7 @@ class Interpolate:
     def refused(self, part: Part, world: World) -> str:
         """Why a Part has no such way; empty where it has."""
         if not world.trajectory.has_start:
-            return "the way begins at the start, which is missing: give initial= (--checkpoints init=FILE)"
+            return f"the way begins at the start, which is missing: {GIVE_START}"
         if lacking := world.lacking(part, INIT):
             return lacking
         return realless("there is a way between", part, world)

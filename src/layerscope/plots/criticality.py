@@ -1,7 +1,6 @@
 """How critical each module is, in words, tables and pictures."""
 
 import math
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -125,8 +124,9 @@ def _found(each: Answers, part: str, several: bool) -> list[str]:
 
 def _best(row: Record) -> str:
     place = "at its trained values" if row["alpha"] == 1 else f"having kept {100 * row['alpha']:.0f} % of its way"
+    between = f" ({found})" if (found := _between(row)) else ""
     return (
-        f"{words.number(row['value'], '')}{_between(row)}; {place} it bears noise of σ = {row['sigma']:.3g}, with an error of "
+        f"{words.number(row['value'], '')}{between}; {place} it bears noise of σ = {row['sigma']:.3g}, with an error of "
         f"{_percent(row['error'])} in the mean over {words.plural(row['n'], 'draw')} (at {100 * row['level']:g} % confidence at "
         f"most {_percent(row['certificate'])})"
     )
@@ -156,8 +156,8 @@ def _between(row: Record) -> str:
     if low is None or (low == row["value"] == high):
         return ""
     if high is None or not math.isfinite(high):
-        return f" (from {words.number(low, '')} on)"
-    return f" ({words.number(low, '')} to {words.number(high, '')})"
+        return f"from {words.number(low, '')} on"
+    return f"{words.number(low, '')} to {words.number(high, '')}"
 
 
 def _assumed(table: Table) -> list[str]:
@@ -211,7 +211,7 @@ def _line(row: Record) -> list[str]:
     return [
         row["part"],
         words.number(value, ""),
-        _between(row).strip(" ()") or "-",
+        _between(row) or "-",
         f"{row['alpha']:g}",
         f"{row['sigma']:.3g}",
         distance,
@@ -246,15 +246,7 @@ def _modules(table: Table) -> "Figure":
             place = _place(row, low, high)
             axes.plot([low, place], [y, y], color="#d0d0d0", linewidth=0.8, zorder=1)
             if (ends := _open(row)) is not None:
-                axes.plot(
-                    [max(end, low) for end in ends],
-                    [y, y],
-                    color="#0072b2",
-                    linewidth=2.2,
-                    alpha=0.45,
-                    solid_capstyle="butt",
-                    zorder=2,
-                )
+                axes.plot([max(end, low) for end in ends], [y, y], **_OPEN, zorder=2)
             axes.plot(place, y, **_LOOK.get(row["status"], _LOOK["failed"]), clip_on=False, zorder=3)
         axes.set_xscale("log")
         axes.set_xlim(low, high)
@@ -265,19 +257,15 @@ def _modules(table: Table) -> "Figure":
         axes.grid(axis="x", color="#e3e3e3", linewidth=0.6)
         axes.set_axisbelow(True)
         axes.set_xlabel(f"{MEANING} at eps = {each.eps:g}")
-        sum_ = "" if total is None else f"\nNetwork (their sum): {words.number(total, '')}"
-        said = ".\nBlue lines: what draws leave open, where they bound it" if spans else ""
-        title = textwrap.fill(f"How critical each {part} is on {_on(table)}{_rests(each)}", 70)
-        axes.set_title(
-            f"{title}{said}{sum_}",
-            loc="left",
-            parse_math=False,
-            fontsize=9,
-        )
+        title = [f"How critical each {part} is on {_on(table)}{_rests(each)}"]
+        title += ["Blue lines: what draws leave open, where they bound it"] if spans else []
+        title += [] if total is None else [f"Network (their sum): {words.number(total, '')}"]
+        house.headline(figure, "\n".join(title))
         _legend(axes, list(dict.fromkeys(row["status"] for row in rows)))
     return figure
 
 
+_OPEN: dict[str, Any] = {"color": "#0072b2", "linewidth": 2.2, "alpha": 0.45, "solid_capstyle": "butt"}
 _LOOK: dict[str, dict[str, Any]] = {
     "ok": {"marker": "o", "color": "#0072b2", "markersize": 6, "linestyle": "none"},
     "on the edge": {
@@ -340,7 +328,7 @@ def _against(table: Table) -> "Figure":
         gaps = any(_value(row) is None for each in every for row in each.modules)
         note = f"Criticality on {_on(table)}." + (" Points on the bottom line are zero." if zeros else "")
         note += " Missing points: no cell of the grid has so little error." if gaps else ""
-        figure.suptitle(note, x=0.01, ha="left", fontsize=9, parse_math=False)
+        house.headline(figure, note, weight="normal")
     return figure
 
 
@@ -390,7 +378,7 @@ def _errors(table: Table) -> "Figure | None":
             f"eps = {each.eps:g}. In grey: fewer than {FEW} draws, as where a cell is far from eps; else up to "
             f"{words.plural(max(cell['n'] for cell in cells), 'draw')}."
         )
-        figure.suptitle(textwrap.fill(caption, 55 * len(chosen)), x=0.01, ha="left", fontsize=8.5, parse_math=False)
+        house.headline(figure, caption, 8.5, "normal")
     return figure
 
 

@@ -25,7 +25,6 @@ def show(study: Study, made: Reproduction) -> Path:
     for (network, analysis), table in first.tables.items():
         if network in networks:
             save_figures(table, folder, f"{network}-0" if analysis == "robustness" else f"{network}-0-{analysis}")
-    runs = [
-        run for run, network in zip(made.runs, first.networks, strict=False) if network in networks
-    ]  # the first seed's
+    of_first = zip(made.runs, first.networks, strict=False)  # runs of the other seeds follow
+    runs = [run for run, network in of_first if network in networks]
     return make_study(Folder(made.path), runs, made.verdicts, names, figures)

@@ -58,7 +58,7 @@ def maps(
         tell(failed, len(runs), "maps")
         table = joined(sweep, {run.name: run.analysis(name) for run in runs})
         facts = environment() | {"workers": pool.workers, "seconds": round(time.perf_counter() - began, 2)}
-        table = Table(table.frame, {**table.provenance, **facts}, table.variants)
+        table = table.with_facts(**facts)
         sweep.own.save_analysis(name, table, spec, inputs)
     return table
 
