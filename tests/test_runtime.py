@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from layerscope.errors import UseError
-from layerscope.runtime import Failed, Pool, UnitsFailed, each, tell
+from layerscope.runtime import Failed, Pool, UnitsFailed, apart, each, tell
 
 SCRIPT = """
 import os, sys, time
@@ -84,6 +85,37 @@ def test_here_is_the_same_without_processes():
     assert found[1].why == "ValueError: -1"
     assert told == [(0, 1, 9), (2, 2, 9)]
     assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_threads_that_compute_alone(threads):
+    """In order, whoever is first; what one raises is raised; and afterwards PyTorch has as many threads as before."""
+
+    def work(piece):
+        time.sleep(0.02 * (piece == 0))
+        if piece == 9:
+            raise KeyError(piece)
+        return piece, threading.get_ident(), torch.get_num_threads()
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with apart() as each_of:
+            found = each_of(work, range(6))
+            assert each_of(work, []) == []
+        with pytest.raises(KeyError), apart() as each_of:
+            each_of(work, [1, 9, 2])
+        assert torch.get_num_threads() == threads
+        later: list[int] = []
+        thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
+        thread.start()
+        thread.join()
+    finally:
+        torch.set_num_threads(before)
+    assert [piece for piece, _, _ in found] == list(range(6))
+    assert {count for _, _, count in found} == {1}
+    assert (len({where for _, where, _ in found}) > 1) == (threads > 1)
+    assert later == [threads]
 
 
 @pytest.mark.parametrize("wrong", [(0, None), (1, 0), (-2, 1)])

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import layerscope as ls
 from layerscope.errors import UseError
-from layerscope.measures.circular import is_circular, largest_circular, singular_values
+from layerscope.measures.circular import _above, _Gram, is_circular, largest_circular, singular_values
 from layerscope.measures.lanczos import largest
 from layerscope.measures.operator import Operator, dense, frobenius
 from layerscope.measures.spectrum import operator_norms, operator_spectrum
@@ -163,6 +163,52 @@ def test_as_in_the_paper():
     expected = np.sort(np.linalg.svd(transformed, compute_uv=False).ravel())[::-1]
     np.testing.assert_allclose(singular_values(operator).numpy(), expected, atol=1e-7 * expected[0])
     assert largest_circular(operator).low == pytest.approx(expected[0], rel=1e-3)
+
+
+@pytest.mark.parametrize(("scale", "tolerance"), [(1, 1e-3), (1, 1e-6), (1e-12, 1e-3), (1e12, 1e-3), (0, 1e-3)])
+def test_the_bracket_holds_at_every_scale_and_tolerance(scale, tolerance):
+    """Where float32 cannot be trusted (small tolerances, numbers out of its range) float64 is taken."""
+    weight = torch.randn(24, 16, 3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * scale
+    operator = Operator(weight, (12, 10), (1, 1), (1, 1), ((1, 1), (1, 1)), 1)
+    true = np.linalg.svd(np.fft.fft2(weight.permute(2, 3, 0, 1).numpy(), (12, 10), axes=(0, 1)), compute_uv=False).max()
+    low, high, _ = largest_circular(operator, tolerance)
+    assert low <= true * (1 + 1e-12)
+    assert true * (1 - 1e-12) <= high == low * (1 + tolerance)
+
+
+def one_by_one(work, pieces):
+    return [work(piece) for piece in pieces]
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+@pytest.mark.parametrize("channels", [3, 24, 96])
+def test_no_frequency_above_a_ceiling_is_missed(channels, kind):
+    """However little it is above: what is taken off for rounding is more than what rounding does."""
+    torch.manual_seed(channels)
+    gram = _Gram.of(Operator.of(nn.Conv2d(channels, channels, 3, padding=1), (6, 6)))
+    values = torch.linalg.eigvalsh(gram.at(gram.all))[:, 0, -1]
+    asked = gram.to(kind)
+    missed = []
+    for frequency, value in zip(gram.all, values.tolist(), strict=True):
+        found = _above(asked, frequency[None], value * (1 - 1e-9), one_by_one)
+        missed += [] if len(found) else [frequency]
+        enough = value * (1 + 1e-4) + 3 * asked.rounding(kind, value)
+        assert not len(_above(asked, frequency[None], enough, one_by_one))  # and it is not the test that always says so
+    assert not missed
+
+
+def test_as_many_threads_as_there_are_give_the_same_bits():
+    torch.manual_seed(0)
+    operator = Operator.of(nn.Conv2d(20, 24, 3, padding=1), (16, 16))
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.append((singular_values(operator), largest_circular(operator)))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(values, found[0][0]) and largest == found[0][1] for values, largest in found)
 
 
 @pytest.mark.parametrize("shape", [(7, 5), (5, 7)])

@@ -8,10 +8,13 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
+from threading import Barrier
 from typing import Any, Self, TypeVar
 
 from layerscope.errors import UseError
@@ -24,6 +27,7 @@ EVERY = 5.0
 
 U = TypeVar("U")
 R = TypeVar("R")
+Apart = Callable[[Callable[[Any], R], Sequence[Any]], list[R]]
 
 
 def run(
@@ -190,6 +194,41 @@ def _here(
             except Exception as problem:
                 result = Failed.of(problem)
             yield number, result
+
+
+@contextmanager
+def apart() -> Iterator[Apart]:
+    """Gives a function of some work and its pieces: what the work makes of each, in order, by as many threads as PyTorch may use,
+    each of which computes alone. For operations on many small matrices, within which PyTorch's own threads gain nothing; as
+    they would also keep waiting for the next operation, there is one only until the end of `with`."""
+    import torch
+
+    threads = torch.get_num_threads()
+    if threads == 1:
+        yield lambda work, pieces: [work(piece) for piece in pieces]
+        return
+    pool = _alone(os.getpid(), threads)
+    with _threads(1):
+        yield lambda work, pieces: list(pool.map(work, pieces))
+
+
+@cache
+def _alone(process: int, threads: int) -> ThreadPoolExecutor:
+    """Threads that stay, for to begin with new ones each time takes as long as much of their work; a process that was forked
+    from this one has none of them."""
+    import torch
+
+    def begin() -> None:
+        torch.get_num_threads()  # a thread has the number of the whole process until it has asked for it
+        torch.set_num_threads(1)
+
+    pool = ThreadPoolExecutor(threads, "layerscope-alone", begin)
+    all_here = Barrier(threads + 1)
+    for _ in range(threads):
+        pool.submit(all_here.wait)
+    all_here.wait()
+    torch.set_num_threads(threads)  # what other new threads begin with
+    return pool
 
 
 @contextmanager

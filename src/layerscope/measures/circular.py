@@ -1,18 +1,22 @@
 """The singular values of convolutions on inputs that go round in circles."""
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod, tau
 
 import torch
 from torch import Tensor
 
 from layerscope.errors import UseError
-from layerscope.measures.distance import AT_ONCE
 from layerscope.measures.operator import Bracket, Operator
+from layerscope.runtime import Apart, apart
 
-PROBES = 8
+PROBES = 2
 """Frequencies whose largest value is computed at once, before the others are compared with it."""
+SOME, STEPS = 64, 4
+"""Among how many frequencies they are guessed at first, by how many steps of the power method."""
+IN_CACHE = 1 << 16
+"""Numbers of all matrices of a piece."""
 
 
 def is_circular(operator: Operator) -> bool:
@@ -43,8 +47,9 @@ def singular_values(operator: Operator) -> Tensor:
     Source: Sedghi, Gupta and Long, The singular values of convolutional layers, 2019, Theorem 6. Differs from the paper: only
     one of each two conjugate frequencies; strides are channels (the inputs of each phase) of a smaller picture.
     """
-    gram = _Gram.of(operator)
-    values = torch.cat([_eigenvalues(gram.at(some)).flatten(1) for some in gram.pieces(gram.all)])
+    with apart() as each:
+        gram = _Gram.of(operator)
+        values = torch.cat(each(lambda some: _eigenvalues(gram.at(some)).flatten(1), gram.pieces(gram.all)))
     return values.repeat_interleave(gram.times, 0).flatten().sort(descending=True).values.clamp(min=0).sqrt()
 
 
@@ -53,31 +58,30 @@ def largest_circular(operator: Operator, tolerance: float = 1e-3) -> Bracket:
 
     The lower bound is a singular value: the largest of some frequencies'. The upper one is certain: for every other frequency
     high^2 - (its Gram matrix) has a Cholesky decomposition, which only positive definite matrices have, or even its trace is
-    below high^2.
+    below high^2. Decompositions are in float32 where what rounding can do is known to be less than half of the tolerance.
     """
-    gram = _Gram.of(operator)
-    traces = gram.traces()
-    waiting = gram.all[traces.argsort(descending=True)]
-    traces, low = traces.sort(descending=True).values, 0.0
-    while len(waiting):
-        low = max(low, float(_eigenvalues(gram.at(waiting[:PROBES])).max().clamp(min=0).sqrt()))
-        ceiling = (low * (1 + tolerance)) ** 2
-        open_ = traces[PROBES:] > ceiling
-        waiting, traces = waiting[PROBES:][open_], traces[PROBES:][open_]
-        above = [_reaches(gram.at(some), ceiling) for some in gram.pieces(waiting)]
-        if above:
-            waiting, traces = waiting[torch.cat(above)], traces[torch.cat(above)]
+    with apart() as each:
+        gram = _Gram.of(operator)
+        waiting, low = _guessed(gram), 0.0
+        while len(waiting):
+            low = max(low, float(_eigenvalues(gram.at(waiting[:PROBES])).max().clamp(min=0).sqrt()))
+            ceiling = (low * (1 + tolerance)) ** 2
+            rough = gram.rounding(torch.float32, ceiling) < (ceiling - low**2) / 2 and 1e-10 < ceiling < 1e10
+            asked = gram.to(torch.float32) if rough else gram
+            waiting = waiting[PROBES:]
+            waiting = waiting[gram.traces(waiting) > ceiling]
+            waiting = _above(asked, waiting, ceiling, each)
     return Bracket(low, low * (1 + tolerance))
 
 
 @dataclass(frozen=True, eq=False)
 class _Gram:
     """Of each frequency the Gram matrix of its block, from the correlations of the kernel with itself: these are few, and the
-    blocks themselves are never needed. `lags` [lags, axes] are half of them; the others are their transposes."""
+    blocks themselves are never needed. `lags` [lags, axes] are half of them; the others are their transposes. `table` has, for
+    the cosine and then the sine of each lag, real and imaginary part of what it adds [2 lags, groups x side x side x 2]."""
 
     lags: Tensor
-    even: Tensor
-    odd: Tensor
+    table: Tensor
     all: Tensor
     times: Tensor
     grid: Tensor
@@ -88,34 +92,51 @@ class _Gram:
         places, taps = _phases(operator)
         if taps.shape[2] > taps.shape[3]:
             taps = taps.mT  # the smaller side: what the other has more of are zeros
-            places = -places
+            places = -places.flip(0)
+            taps = taps.flip(0)
         groups, side = taps.shape[1], taps.shape[2]
-        lags, where = (places[:, None] - places[None]).flatten(0, 1).unique(dim=0, return_inverse=True)
-        products = taps.new_zeros(len(lags), groups, side, side)
-        for tap, to in zip(taps, where.reshape(len(taps), -1), strict=True):
-            products.index_add_(0, to, tap @ taps.mT)
-        middle = len(lags) // 2  # lags are in order, and with each its negative is there: the middle one is 0
-        half = products[middle:]
+        one, other = torch.tril_indices(
+            len(places), len(places)
+        )  # places are in order: no lag between these is negative
+        lags, where = (places[one] - places[other]).unique(dim=0, return_inverse=True)
+        half = taps.new_zeros(len(lags), groups, side, side)
+        for tap, to in zip(taps, where.split(list(range(1, len(taps) + 1))), strict=True):
+            half.index_add_(0, to, tap @ taps[: len(to)].mT)
         half[0] /= 2
         grid = torch.tensor([n // s for n, s in zip(operator.size, operator.stride, strict=True)], dtype=torch.long)
         frequencies, times = _half(grid)
-        even, odd = (half + half.mT).flatten(1), (half - half.mT).flatten(1)
-        return cls(lags[middle:].double(), even, odd, frequencies, times, grid, (groups, side, side))
+        nothing = torch.zeros_like(half)
+        even, odd = (torch.stack(both, 4).flatten(1) for both in ((half + half.mT, nothing), (nothing, half - half.mT)))
+        return cls(lags.double(), torch.cat([even, odd]), frequencies, times, grid, (groups, side, side))
+
+    def to(self, kind: torch.dtype) -> "_Gram":
+        return replace(self, table=self.table.to(kind))
+
+    def rounding(self, kind: torch.dtype, ceiling: float) -> float:
+        """How much larger an eigenvalue of a Gram matrix can be than a ceiling, though the Cholesky decomposition of their
+        difference, of numbers of this kind, ends. Source: Higham, Accuracy and stability of numerical algorithms, 2002,
+        Theorem 10.3 and Sec. 3.6, with |l_i| |l_j| <= ceiling."""
+        unit, side = torch.finfo(kind).eps / 2, self.shape[2]
+        entries = (len(self.table) + 4) * float(self.table.norm(dim=1).sum())
+        return 1.01 * unit * (entries + (side + 12) * side * ceiling)
 
     def at(self, frequencies: Tensor) -> Tensor:
         """Gram matrices `[frequencies, groups, side, side]`."""
-        angles = tau * (frequencies.double() / self.grid) @ self.lags.mT
-        return torch.complex(angles.cos() @ self.even, angles.sin() @ self.odd).reshape(-1, *self.shape)
+        numbers = self._waves(frequencies).to(self.table.dtype) @ self.table
+        return torch.view_as_complex(numbers.reshape(-1, *self.shape, 2))
 
-    def traces(self) -> Tensor:
+    def traces(self, frequencies: Tensor) -> Tensor:
         """The largest trace of a frequency's Gram matrices, which bounds all their eigenvalues `[frequencies]`."""
-        angles = tau * (self.all.double() / self.grid) @ self.lags.mT
-        traces = self.even.reshape(-1, *self.shape).diagonal(dim1=2, dim2=3).sum(2)
-        return (angles.cos() @ traces).amax(1)
+        traces = self.table.reshape(-1, *self.shape, 2)[..., 0].diagonal(dim1=2, dim2=3).sum(2)
+        return (self._waves(frequencies) @ traces).amax(1)
+
+    def _waves(self, frequencies: Tensor) -> Tensor:
+        angles = tau * (frequencies.double() / self.grid) @ self.lags.mT
+        return torch.cat([angles.cos(), angles.sin()], 1)
 
     def pieces(self, frequencies: Tensor) -> tuple[Tensor, ...]:
-        """Frequencies in pieces whose matrices are in memory at a time."""
-        return frequencies.split(max(1, AT_ONCE // prod(self.shape))) if len(frequencies) else ()
+        """Frequencies in pieces whose matrices stay in a processor's cache."""
+        return frequencies.split(max(1, IN_CACHE // prod(self.shape))) if len(frequencies) else ()
 
 
 def _phases(operator: Operator) -> tuple[Tensor, Tensor]:
@@ -144,12 +165,35 @@ def _half(grid: Tensor) -> tuple[Tensor, Tensor]:
     return every[number <= conjugate], (1 + (number < conjugate).long())[number <= conjugate]
 
 
+def _guessed(gram: _Gram) -> Tensor:
+    """All frequencies; first, of some spread evenly, those that seem to have the largest eigenvalues."""
+    some = torch.arange(0, len(gram.all), max(1, len(gram.all) // SOME))
+    matrices = gram.to(torch.float32).at(gram.all[some])
+    vector = matrices[..., :1]
+    for _ in range(STEPS):
+        unit = vector / vector.norm(dim=2, keepdim=True).clamp(min=1e-30)
+        vector = (matrices * unit.mT).sum(3, keepdim=True)  # a third of the time of a product
+    best = some[vector.norm(dim=2).flatten(1).amax(1).argsort(descending=True)[:PROBES]]
+    others = torch.ones(len(gram.all), dtype=torch.bool).index_fill(0, best, False)
+    return torch.cat([gram.all[best], gram.all[others]])
+
+
+def _above(gram: _Gram, frequencies: Tensor, ceiling: float, each: Apart[Tensor]) -> Tensor:
+    """Those that may have an eigenvalue above a ceiling, the likeliest first: the Cholesky decomposition of the difference ends
+    the earlier the farther it is from being positive definite."""
+    level = ceiling - gram.rounding(gram.table.dtype, ceiling)
+
+    def ends(some: Tensor) -> Tensor:
+        difference = gram.at(some).neg_()
+        difference.diagonal(dim1=2, dim2=3).add_(level)
+        info = torch.linalg.cholesky_ex(difference).info
+        return torch.where(info == 0, gram.shape[2] + 1, info).amin(1)
+
+    if not len(frequencies):
+        return frequencies
+    found = torch.cat(each(ends, gram.pieces(frequencies)))
+    return frequencies[found.argsort()][: int((found <= gram.shape[2]).sum())]
+
+
 def _eigenvalues(gram: Tensor) -> Tensor:
     return torch.linalg.eigvalsh(gram)
-
-
-def _reaches(gram: Tensor, ceiling: float) -> Tensor:
-    """Which frequencies may have an eigenvalue above a ceiling `[frequencies]`."""
-    gram = gram.neg()
-    gram.diagonal(dim1=2, dim2=3).add_(ceiling)
-    return (torch.linalg.cholesky_ex(gram).info != 0).any(1)
