@@ -131,6 +131,55 @@ def test_a_value_lies_between_its_bounds_and_so_does_the_best_that_there_is(more
     assert open_ > 0
 
 
+@pytest.mark.parametrize(("search", "draws"), [("sequential", 10), ("grid", 10), ("grid", 7)])
+@pytest.mark.parametrize(("wrong", "n"), [(5, 100), (7, 100), (33, 330), (13, 130), (3, 30)])
+def test_an_eps_that_is_the_error_of_the_trained_network_allows_it(wrong, n, search, draws):
+    """At most eps means that eps itself will do, where noise is too small to change anything."""
+    model, trajectory, data = linear(n=n)
+    x, y = (torch.cat(column) for column in zip(*data, strict=True))
+    y[:wrong] = 1 - y[:wrong]
+    spec = ls.CriticalitySpec(search=search, draws=draws, alphas=(1.0,), sigmas=(1e-7, 1e-6), eps=(wrong / n,))
+    (row, _) = answers(
+        ls.criticality(model, trajectory, [(x[i : i + 64], y[i : i + 64]) for i in range(0, n, 64)], spec=spec)
+    )
+    assert (row["sigma"], row["error"]) == (1e-6, wrong / n)
+
+
+def test_a_start_that_surely_does_with_less_noise_leaves_no_doubt_that_the_value_is_zero():
+    """At most noise its error is near eps, which draws leave open; but any noise will do."""
+    model, trajectory, data = linear()
+    away = ls.Trajectory.of(initial={"map.weight": 1.3 * model.map.weight.detach()}, final=ls.state_of(model))
+    sigmas = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
+    near = exact(away, data, 0.0, 0.8) + 0.002
+    for seed in range(3):
+        spec = ls.CriticalitySpec(seed=seed, eps=(near,), alphas=(0.0, 1.0), sigmas=sigmas)
+        row = answers(ls.criticality(model, away, data, spec=spec))[0]
+        assert (row["status"], row["value"], row["high"]) == ("zero", 0, 0)
+
+
+def test_what_no_draws_make_sure_is_said_beforehand():
+    """128 draws without an error leave an expected error of 8 % possible; and eps below the network's own error is odd."""
+    model, trajectory, data = idle()
+    spec = ls.CriticalitySpec(eps=(0.05, 0.1), alphas=(0.6, 1.0), sigmas=(0.01, 0.1))
+    table = ls.criticality(model, trajectory, data, spec=spec)
+    (said,) = table.provenance["warnings"]
+    assert said.startswith(
+        "at eps = 0.05 no value has an upper end: 128 draws without a wrong sample do not make sure of"
+    )
+    assert "most=256 would" in said
+    few, many = ({row["part"]: row for row in answers(table) if row["eps"] == eps} for eps in spec.eps)
+    assert math.isnan(few["idle"]["high"])
+    assert many["idle"]["high"] == many["idle"]["value"]
+    assert "between a low and a high, which 3 of them lack" in few["whole network"]["reason"]
+    (more, *_) = answers(
+        ls.criticality(model, trajectory, data, spec=replace(spec, most=256, eps=(0.05,), alphas=(1.0,)))
+    )
+    x, y = (torch.cat(column) for column in zip(*data, strict=True))
+    y[: len(y) // 4] = 1 - y[: len(y) // 4]
+    table = ls.criticality(model, trajectory, [(x, y)], spec=replace(spec, eps=(0.1,)))
+    assert "eps = 0.1 is below the trained network's own error of 0.25" in table.provenance["warnings"][0]
+
+
 def test_draws_of_samples_do_not_move_a_cell_that_changes_nothing():
     """Without noise to speak of each draw has the error of the trained network on all data, whichever samples it has."""
     model, trajectory, ((x, y),) = trained(400)

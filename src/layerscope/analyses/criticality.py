@@ -13,7 +13,7 @@ from torch import nn
 
 from layerscope import runtime
 from layerscope.analyses.distances import parameters_of, values_of
-from layerscope.analyses.noisy import Cell, Cells, Grid, Sequential, blocks_of, own_of
+from layerscope.analyses.noisy import Cell, Cells, Grid, Sequential, blocks_of, enough, own_of
 from layerscope.analyses.robustness import PLAN, Data, checked, divided, engine_of, room_of, steady
 from layerscope.analyses.spec import CriticalitySpec, Plan
 from layerscope.engine.batches import Forward, Targets, outputs_of, targets_of
@@ -131,7 +131,7 @@ def criticality(
             "fall": FALL,
             "falls": falls,
         },
-        "warnings": trajectory.warnings() + [_warning(fall) for fall in falls],
+        "warnings": trajectory.warnings() + _cautions(spec, own_of(known)) + [_warning(fall) for fall in falls],
         **trajectory.facts(),
     }
     return Table.of(rows, facts)
@@ -160,7 +160,7 @@ def _of(part: Part, cells_of: Callable[..., Cells], asked: Asked) -> tuple[list[
         raise
     except Exception as problem:
         return [none | {"eps": eps, "status": FAILED, "reason": reason_of(problem)} for eps in spec.eps], unchecked
-    bounds = {cell: _error(cell, cells, spec) for cell in sorted(cells.errors)}
+    bounds = {cell: _error(cell, cells, spec) for cell in sorted(cells.seen)}
     rows += [
         place
         | {"metric": "expected_error", "unit": "fraction", "status": OK, "engine": spec.search, **cell._asdict(), **b}
@@ -175,13 +175,30 @@ def _distance(final: Mapping[Any, torch.Tensor], start: Mapping[Any, torch.Tenso
     return row["value"] * math.sqrt(row["n"]) if row["n"] else 0.0
 
 
+def _cautions(spec: CriticalitySpec, own: float) -> list[str]:
+    """What an eps cannot be asked for."""
+    said = [
+        f"eps = {eps:g} is below the trained network's own error of {own:.4g}: a value there needs noise, or a way back, that "
+        "makes the network better, and 'infeasible' says only that none was found"
+        for eps in spec.eps
+        if eps < own
+    ]
+    name, draws = ("most", spec.most) if spec.search == "sequential" else ("draws", spec.draws)
+    return said + [
+        f"at eps = {eps:g} no value has an upper end: {draws} draws without a wrong sample do not make sure of an expected error "
+        f"so small; {name}={more} would, where almost none is wrong"
+        for eps in spec.eps
+        if (more := enough(spec, eps)) > draws
+    ]
+
+
 def _answer(distance: float, eps: float, cells: Cells, spec: CriticalitySpec) -> Row:
     """What is said of a Part at one eps."""
     best = cells.best(eps)
     low, high = (math.nan, math.inf) if best is None else cells.interval(eps, best)
     unsure = cells.unsure(eps)
     if best is None:
-        sure = "" if not unsure else f"; {len(unsure)} of {len(cells.errors)} cells looked at are not sure"
+        sure = "" if not unsure else f"; {len(unsure)} of {len(cells.seen)} cells looked at are not sure"
         return {
             "status": NONE,
             "reason": f"no cell has an expected error of at most {eps:g}: the trained network has {cells.own:.4g}, and the "
@@ -192,6 +209,8 @@ def _answer(distance: float, eps: float, cells: Cells, spec: CriticalitySpec) ->
     edges = _edges(best, spec)
     status = ZERO if value == 0 else EDGE if edges else OK
     reasons = edges if status == EDGE else []
+    if eps < cells.own:
+        reasons.append(f"eps is below the trained network's error of {cells.own:.4g}")
     if best in unsure:
         reasons.append(f"its draws do not make sure that its expected error is at most {eps:g}")
     return {
@@ -221,21 +240,21 @@ def _edges(best: Cell, spec: CriticalitySpec) -> list[str]:
 
 def _error(cell: Cell, cells: Cells, spec: CriticalitySpec) -> Row:
     """A cell's expected error, with bounds that hold for all cells of the grid at once."""
-    errors = cells.errors[cell]
-    low, high = bounded_mean(np.asarray(cells.seen[cell]), 1 - (1 - spec.level) / (len(spec.alphas) * len(spec.sigmas)))
+    seen = np.asarray(cells.seen[cell])
+    low, high = bounded_mean(seen, 1 - (1 - spec.level) / (len(spec.alphas) * len(spec.sigmas)))
     bounds = {"low": low, "high": high, "interval": "draws", "level": spec.level}
-    return {"value": max(float(np.mean(errors)), 0.0), "n": len(errors), **bounds}
+    return {"value": min(max(cells.error(cell), low), high), "n": len(seen), **bounds}
 
 
 def _falls(part: Part, cells: Cells, level: float) -> dict[str, Any]:
     """Of all pairs of cells along an alpha, how many there are, and those where the error falls as sigma grows: surely so by
-    the draws that both saw (each pair at this level), which are the same samples and the same normal numbers. `able` counts the
+    the draws that both saw (each pair at this level): the same normal numbers, and mostly the same samples. `able` counts the
     pairs with draws enough to be sure of a fall of `FALL` in each."""
-    pairs = [(a, b) for a, b in combinations(sorted(cells.errors), 2) if a.alpha == b.alpha]
+    pairs = [(a, b) for a, b in combinations(sorted(cells.seen), 2) if a.alpha == b.alpha]
     falls, able, price = [], 0, -math.log(1 - level)
     for a, b in pairs:
-        shared = min(len(cells.errors[a]), len(cells.errors[b]))
-        before, after = (np.asarray(cells.errors[cell][:shared]) for cell in (a, b))
+        shared = min(len(cells.seen[a]), len(cells.seen[b]))
+        before, after = (np.asarray(cells.seen[cell][:shared]) for cell in (a, b))
         able += capital(np.full(shared, (1 + FALL) / 2), 0.5).high >= price
         if capital((1 + before - after) / 2, 0.5).high >= price:
             means = [float(before.mean()), float(after.mean())]
@@ -262,7 +281,9 @@ def _network(eps: float, rows: Sequence[Row], partition: Partition) -> Row:
     value = sum(each["value"] for each in rows)
     status = EDGE if edge else ZERO if value == 0 else OK
     reasons = [f"on the edge: {', '.join(edge)}"] if edge else []
-    reasons += [f"{said}, each between a low and a high" for said in estimates(rows)]
+    open_ = sum("high" not in each for each in rows)
+    ends = f"between a low and a high, which {open_} of them lack" if open_ else "each between a low and a high"
+    reasons += [f"{said}, {ends}" for said in estimates(rows)]
     return row | {"value": value, "status": status, "reason": "; ".join(reasons)}
 
 

@@ -62,15 +62,18 @@ class Cell(NamedTuple):
 class Cells(Protocol):
     """The cells of one Part, as far as they were asked for."""
 
-    errors: dict[Cell, list[float]]
-    """Of each cell that was looked at, the error under each draw: that of its samples plus what the trained network's error on
-    all data is above that on these, so that draws of samples hardly move it."""
     seen: dict[Cell, list[float]]
-    """The same as they were seen, in [0, 1]: what bets are on."""
+    """Of each cell that was looked at, the error of each draw on its samples, in [0, 1]: what bets are on."""
+    beyond: dict[Cell, list[float]]
+    """The same less the error of the trained network on these samples: what draws of samples hardly move."""
     own: float
     """The error of the trained network on all data."""
     passes: int
     """Samples that went through the network so far."""
+
+    def error(self, cell: Cell) -> float:
+        """The estimate of a cell's expected error. It may be a little beyond 0 or 1."""
+        ...
 
     def best(self, eps: float) -> Cell | None:
         """The cell of the smallest ratio whose expected error is at most eps; None where there is none."""
@@ -91,15 +94,20 @@ class _Asked:
 
     def __init__(self, subject: Subject, part: Part, task: Task, known: Reference, spec: CriticalitySpec) -> None:
         self.subject, self.part, self.task, self.known, self.spec = subject, part, task, known, spec
-        self.errors: dict[Cell, list[float]] = {}
         self.seen: dict[Cell, list[float]] = {}
+        self.beyond: dict[Cell, list[float]] = {}
         self.own = own_of(known)
         self.passes = 0
-        self._price = math.log(2 * len(spec.alphas) * len(spec.sigmas) / (1 - spec.level))
+        self._price = price_of(spec)
+
+    def error(self, cell: Cell, first: int | None = None) -> float:
+        """See `Cells`; by its first draws, if so many are given. Where no draw changes a decision it is that of the trained
+        network to the last bit, as which eps may be given."""
+        return self.own + float(np.mean(self.beyond[cell][:first]))
 
     def unsure(self, eps: float) -> list[Cell]:
         """See `Cells`."""
-        return [cell for cell in self.errors if self._sure(cell, eps) is None]
+        return [cell for cell in self.seen if self._sure(cell, eps) is None]
 
     def _sure(self, cell: Cell, eps: float) -> bool | None:
         """Whether a cell's expected error is at most eps; None where its draws do not tell."""
@@ -122,17 +130,18 @@ class Grid(_Asked):
             rows = [next(found)[0] for _ in range(self.spec.draws)]
             if failed := next((row["reason"] for row in rows if row["status"] != "ok"), ""):
                 raise RuntimeError(failed)
-            self.errors[cell] = self.seen[cell] = [row["value"] for row in rows]
+            self.seen[cell] = [row["value"] for row in rows]
+            self.beyond[cell] = [error - self.own for error in self.seen[cell]]
             self.passes += sum(row["n"] for row in rows)
 
     def best(self, eps: float) -> Cell | None:
         """See `Cells`; of several, that of the largest sigma."""
-        feasible = [cell for cell, errors in self.errors.items() if np.mean(errors) <= eps]
+        feasible = [cell for cell in self.seen if self.error(cell) <= eps]
         return min(feasible, key=lambda cell: (cell.ratio, -cell.sigma), default=None)
 
     def interval(self, eps: float, best: Cell) -> tuple[float, float]:
         """See `Cells`."""
-        sure = {cell: self._sure(cell, eps) for cell in self.errors}
+        sure = {cell: self._sure(cell, eps) for cell in self.seen}
         low = min((cell.ratio for cell, yes in sure.items() if yes is not False), default=best.ratio)
         return low, min((cell.ratio for cell, yes in sure.items() if yes), default=math.inf)
 
@@ -166,7 +175,7 @@ class Sequential(_Asked):
 
     def unsure(self, eps: float) -> list[Cell]:
         """See `Cells`: those that were decided by their estimates."""
-        return [cell for cell in super().unsure(eps) if len(self.errors[cell]) >= self.spec.most]
+        return [cell for cell in super().unsure(eps) if len(self.seen[cell]) >= self.spec.most]
 
     def interval(self, eps: float, best: Cell) -> tuple[float, float]:
         """See `Cells`; as far as errors grow with sigma. Asks, along each alpha, from what would just beat the best so far on
@@ -178,9 +187,9 @@ class Sequential(_Asked):
                 if self._sure(cell, eps) is False:
                     break
                 low = cell
-        if best.ratio and self._sure(best, eps) is None:
+        if self._sure(best, eps) is None:
             self._feasible(Cell(best.alpha, self.spec.sigmas[max(0, at - LESS)]), eps)
-        return low.ratio, min((cell.ratio for cell in self.errors if self._sure(cell, eps)), default=math.inf)
+        return low.ratio, min((cell.ratio for cell in self.seen if self._sure(cell, eps)), default=math.inf)
 
     def _better(self, alpha: float, found: Cell | None) -> list[Cell]:
         """The cells of an alpha that would beat the best so far."""
@@ -195,25 +204,26 @@ class Sequential(_Asked):
         return guess
 
     def _promises(self, cell: Cell, eps: float) -> bool:
-        if not (errors := self.errors.setdefault(cell, [])):
+        if cell not in self.seen:
             self._look(cell, self.spec.block)
-        return bool(np.mean(errors[:TOGETHER]) <= eps)
+        return self.error(cell, TOGETHER) <= eps
 
     def _feasible(self, cell: Cell, eps: float, most: int | None = None) -> bool:
-        errors, most = self.errors.setdefault(cell, []), min(most or self.spec.most, self.spec.most)
-        while (sure := self._sure(cell, eps)) is None and len(errors) < most:
-            close = len(errors) >= CLOSE and np.mean(errors) > eps / 4
+        most = min(most or self.spec.most, self.spec.most)
+        while (sure := self._sure(cell, eps)) is None and (known := len(self.seen.get(cell, []))) < most:
+            close = known >= CLOSE and self.error(cell) > eps / 4
             self._look(cell, self.spec.block * (LARGER if close else 1))
-        return bool(np.mean(errors) <= eps) if sure is None else sure
+        return self.error(cell) <= eps if sure is None else sure
 
     def _look(self, cell: Cell, size: int) -> None:
         """A few more draws, each on so many samples. The size may follow from what was seen: the mean stays what it is."""
-        known = len(self.errors[cell])
+        seen, beyond = self.seen.setdefault(cell, []), self.beyond.setdefault(cell, [])
+        known = len(seen)
         draws = range(known, min(known + TOGETHER, self.spec.most))
         for draw, wrong in zip(draws, self._outcomes(cell, draws, size), strict=True):
             self.passes += len(wrong)
-            self.seen.setdefault(cell, []).append(float(wrong.double().mean()))
-            self.errors[cell].append(self.seen[cell][-1] - self._blocks[draw, size].own + self.own)
+            seen.append(float(wrong.double().mean()))
+            beyond.append(seen[-1] - self._blocks[draw, size].own)
 
     def _outcomes(self, cell: Cell, draws: Sequence[int], size: int) -> list[Tensor]:
         """Which samples of the block of each draw are wrong."""
@@ -259,6 +269,20 @@ class Few:
             self._room -= nbytes
             self._made[key] = made
         return made
+
+
+def price_of(spec: CriticalitySpec) -> float:
+    """Log of what a bet on a cell must win for all decisions of a Part to be right at once with the level's probability."""
+    return math.log(2 * len(spec.alphas) * len(spec.sigmas) / (1 - spec.level))
+
+
+def enough(spec: CriticalitySpec, eps: float) -> int:
+    """Draws that make sure that a cell's expected error is at most eps, if no sample is ever wrong: those of the spec, or as many
+    times more as powers of two as it takes."""
+    draws = spec.most if spec.search == "sequential" else spec.draws
+    while capital(np.zeros(draws), eps).low < price_of(spec):
+        draws *= 2
+    return draws
 
 
 def own_of(known: Reference) -> float:

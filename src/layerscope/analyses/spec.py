@@ -208,7 +208,8 @@ class CriticalitySpec(Spec):
     draws: int = 10
     """Of grid: draws of the noise in each cell, each on all samples."""
     block: int = 16
-    """Of sequential: samples that share a draw of the noise; twice as many where errors are near eps."""
+    """Of sequential: samples that share a draw of the noise; twice as many where errors are near eps. They are of one batch: from
+    smaller batches there are no more than these have, and estimates vary more."""
     most: int = 128
     """Of sequential: draws after which a cell is decided by its estimate, if it is not sure before."""
     seed: int = 0
