@@ -1,5 +1,7 @@
 """The commands for modules and whole networks: each makes its analysis, its figures and its section of the report."""
 
+import html
+import importlib
 import json
 import shutil
 import sys
@@ -62,6 +64,9 @@ def test_a_command_makes_its_analysis(name, runs, capsys):
     assert f'id="{name}-shown"' in page
     assert KINDS[name].question in page.replace("&#39;", "'")
     assert "data:image/" in page
+    plain = html.unescape(page)
+    for figure in KINDS[name].figures(table):
+        assert f"<strong>How to read it.</strong> {KINDS[name].reading(figure)}" in plain
     before = (path / "analyses" / f"{name}.parquet").stat().st_mtime_ns
     assert main([name, str(path), *ASKED[name], "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -169,6 +174,14 @@ def test_a_model_of_ones_own(tmp_path, monkeypatch, capsys):
         main(["bounds", "--model", "mine_for_modules:net", "--data", "mine_for_modules:only", "--out", "runs/b"]) == 2
     )
     assert "training data" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", sorted(KINDS))
+def test_readings_are_whole_sentences(name):
+    readings = importlib.import_module(f"layerscope.plots.{KINDS[name].module}").READING
+    assert all(text.endswith(".") and "  " not in text for text in readings.values())
+    with pytest.raises(ValueError, match="empty"):
+        KINDS[name].reading("a figure that nobody knows")
 
 
 def test_every_kind_has_its_command():

@@ -90,6 +90,27 @@ def test_listings_have_a_row_a_module_and_explain_their_words():
     assert "infeasible" not in one.caption
 
 
+def test_what_has_no_upper_end_is_drawn_up_to_its_value_and_counted():
+    rows = [row("a", 10.0, low=4.0), row("b", 20.0, low=5.0, high=40.0), row("c", 30.0, low=30.0, high=30.0)]
+    figure = criticality.figures(table(*rows, row("whole network", 60.0)))["criticality"]
+    drawn = [list(line.get_xdata()) for line in figure.axes[0].lines]
+    assert [ends for ends in drawn if ends[0] in (4, 5)] == [[4.0, 10.0], [5.0, 40.0]]
+    assert "Blue lines: what draws leave open; 1 of 3 have no upper end" in texts(figure).replace("\n", " ")
+
+
+def test_curves_name_the_modules_that_are_most_critical_at_the_smallest_eps():
+    """Zeros at a larger eps do not make a module less critical than one that is little everywhere."""
+    first = {f"m{k}": 10.0 + k for k in range(12)} | {"dead": None}
+    rows = [row(name, value, "failed" if value is None else "ok") for name, value in first.items()]
+    later = [row(name, None if value is None else 0.0, "zero", eps=0.2) for name, value in first.items()]
+    later[0] = row("m0", 9.0, eps=0.2)
+    whole = [row("whole network", 1.0, eps=eps) for eps in (0.1, 0.2)]
+    figure = criticality.figures(table(*rows, *later, *whole))["eps"]
+    legend = figure.axes[1].get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == [f"m{k}" for k in range(11, 3, -1)]
+    assert legend.get_title().get_text() == "grey: 5 less critical at eps = 0.1"
+
+
 def cells(part: str) -> list[dict]:
     places = itertools.product(SPEC["alphas"][::3], SPEC["sigmas"][::2])
     return [

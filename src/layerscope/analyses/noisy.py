@@ -188,7 +188,8 @@ class Sequential(_Asked):
                     break
                 low = cell
         if self._sure(best, eps) is None:
-            self._feasible(Cell(best.alpha, self.spec.sigmas[max(0, at - LESS)]), eps)
+            less = max(0, at - LESS) if best.ratio else 0  # at the start the ratio is 0 whatever the noise
+            self._feasible(Cell(best.alpha, self.spec.sigmas[less]), eps)
         return low.ratio, min((cell.ratio for cell in self.seen if self._sure(cell, eps)), default=math.inf)
 
     def _better(self, alpha: float, found: Cell | None) -> list[Cell]:

@@ -81,6 +81,14 @@ def listings(table: Table) -> list[Listing]:
     return [Listing(caption, heads, rows), *filter(None, (_modules(table, eps) for eps in _eps(table)))]
 
 
+READING = {
+    "bounds": "The farther left a bound, the more it proves about new data; a bound right of what guessing gives "
+    "proves nothing. Errors that were measured on test data are drawn for comparison: no bound uses "
+    "them.",
+}
+"""Figure -> how to read it."""
+
+
 def figures(table: Table) -> "dict[str, Figure]":
     """`bounds`: each bound beside the errors on test data. Nothing, if no bound has a number."""
     rows = [row for row in records(table.frame) if row["metric"] in BOUNDS and _has(row, "value")]

@@ -295,6 +295,18 @@ def _values(result: Result) -> Listing | None:
     return None
 
 
+READING = {
+    "tau": "A measure at 1 ranks the networks exactly as the target does, one at 0 no better than chance "
+    "would. Where bars overlap the order of two measures is not sure; the table of differences says "
+    "which are.",
+    "values": "Each mark is one network, and each panel one measure, best first. A measure that ranks well has "
+    "its marks along a rising line, straight or not.",
+    "granulated": "Columns hold all but one hyperparameter equal. A measure that is good in the first picture for one "
+    "hyperparameter alone (say, label noise) has one dark column here.",
+}
+"""Figure -> how to read it."""
+
+
 def figures(table: Table) -> "dict[str, Figure]":
     """`tau`: how well each measure ranks, with intervals; `values`: the target against each measure; with hyperparameters
     `granulated`: how well each ranks networks that differ in one of them only. None if no measure ranks."""

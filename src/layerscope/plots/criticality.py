@@ -31,6 +31,17 @@ STATUS = {
     "not applicable": "no start, or no real parameters",
 }
 """Status -> what it means."""
+READING = {
+    "criticality": "Each mark is one module: the farther right, the less of the way back to its start it can go, or "
+    "the less noise it bears, before more samples than eps are wrong. The scale is logarithmic: a line "
+    "on is ten times as critical. Modules at the left edge can be put back whole.",
+    "eps": "From left to right more error is allowed, so that curves fall. A module whose curve stays high is "
+    "critical however much may be lost.",
+    "errors": "Each cell is one place on the way (from left, start, to right, trained) with one strength of noise "
+    "(more noise upwards), and its number the error to expect there. Light cells are what the module "
+    "bears. Of the cells that are at most eps, the framed one has the smallest criticality.",
+}
+"""Figure -> how to read it."""
 MEANING = "criticality, α² D² / σ² (logarithmic scale)"
 
 
@@ -152,10 +163,10 @@ def _unsure(every: Sequence[Answers], part: str) -> list[str]:
 
 def _between(row: Record) -> str:
     """The interval of a criticality, where draws leave a choice."""
-    low, high = row.get("low"), row.get("high")
+    low, high = row.get("low"), _high(row)
     if low is None or (low == row["value"] == high):
         return ""
-    if high is None or not math.isfinite(high):
+    if high is None:
         return f"from {words.number(low, '')} on"
     return f"{words.number(low, '')} to {words.number(high, '')}"
 
@@ -258,7 +269,9 @@ def _modules(table: Table) -> "Figure":
         axes.set_axisbelow(True)
         axes.set_xlabel(f"{MEANING} at eps = {each.eps:g}")
         title = [f"How critical each {part} is on {_on(table)}{_rests(each)}"]
-        title += ["Blue lines: what draws leave open, where they bound it"] if spans else []
+        endless = sum(row.get("low") is not None and _high(row) is None for row in each.measured)
+        lacking = f"; {endless} of {len(each.measured)} have no upper end" if endless else ""
+        title += [f"Blue lines: what draws leave open{lacking}"] if spans or endless else []
         title += [] if total is None else [f"Network (their sum): {words.number(total, '')}"]
         house.headline(figure, "\n".join(title))
         _legend(axes, list(dict.fromkeys(row["status"] for row in rows)))
@@ -293,8 +306,7 @@ def _legend(axes: "Axes", there: Sequence[str]) -> None:
 def _against(table: Table) -> "Figure":
     """The network's sum and its modules against eps; zeros lie on the bottom line."""
     every = answers(table)
-    last = every[-1]
-    ranked = [row["part"] for row in last.measured] + [row["part"] for row in last.modules if _value(row) is None]
+    ranked = _ranked(every)
     named = ranked[:LINES]
     low, high = _ends(
         [v for each in every for v in [_value(each.network), *map(_value, each.modules)] if v is not None]
@@ -323,7 +335,7 @@ def _against(table: Table) -> "Figure":
             axes.grid(axis="y", color="#e3e3e3", linewidth=0.6)
             axes.set_axisbelow(True)
         left.set_ylabel("criticality, α² D² / σ²\n(logarithmic scale)")
-        _names(right, named, len(ranked) - len(named))
+        _names(right, named, len(ranked) - len(named), every[0].eps)
         zeros = any(_value(row) == 0 for each in every for row in (*each.modules, each.network))
         gaps = any(_value(row) is None for each in every for row in each.modules)
         note = f"Criticality on {_on(table)}." + (" Points on the bottom line are zero." if zeros else "")
@@ -332,12 +344,22 @@ def _against(table: Table) -> "Figure":
     return figure
 
 
+def _ranked(every: Sequence[Answers]) -> list[str]:
+    """Modules from the most critical at the smallest eps on; of equal ones, by the next eps. Where there is no value it would be
+    beyond all others; modules that have none at all come last."""
+    values = {row["part"]: list[float]() for row in every[0].modules}
+    for each in every:
+        for row in each.modules:
+            values[row["part"]].append(math.inf if (value := _value(row)) is None else value)
+    return sorted(values, key=lambda part: (min(values[part]) == math.inf, [-value for value in values[part]]))
+
+
 def _curve(axes: "Axes", points: Sequence[tuple[float, float | None]], low: float, **look: Any) -> None:
     heights = [math.nan if value is None else max(value, low) for _, value in points]
     axes.plot([eps for eps, _ in points], heights, linewidth=1.4, markersize=4, clip_on=False, **look)
 
 
-def _names(axes: "Axes", named: Sequence[str], others: int) -> None:
+def _names(axes: "Axes", named: Sequence[str], others: int, eps: float) -> None:
     lines = {str(line.get_label()): line for line in axes.lines}
     legend = axes.legend(
         [lines[name] for name in named], ["-"] * len(named), fontsize=8, handlelength=3.2, loc="upper left"
@@ -347,7 +369,7 @@ def _names(axes: "Axes", named: Sequence[str], others: int) -> None:
         text.set_parse_math(False)
         text.set_text(name)
     if others:
-        legend.set_title(f"grey: {others} less critical")
+        legend.set_title(f"grey: {others} less critical at eps = {eps:g}")
 
 
 def _errors(table: Table) -> "Figure | None":
@@ -440,11 +462,16 @@ def _place(row: Record, low: float, high: float) -> float:
 
 
 def _open(row: Record) -> tuple[float, float] | None:
-    """The interval of a criticality, where draws leave a choice and it has two ends."""
-    low, high = row.get("low"), row.get("high")
-    if _value(row) is None or low is None or high is None or not math.isfinite(high) or low == high:
-        return None
-    return low, high
+    """The interval of a criticality, where draws leave a choice; up to the value, where they give no upper end."""
+    value, low = _value(row), row.get("low")
+    high = value if (end := _high(row)) is None else end
+    return None if value is None or low is None or high is None or low == high else (low, high)
+
+
+def _high(row: Record) -> float | None:
+    """The upper end of a criticality, if draws give one."""
+    high = row.get("high")
+    return high if high is not None and math.isfinite(high) else None
 
 
 def _value(row: Record) -> float | None:

@@ -1,7 +1,6 @@
 """What is shown of each kind of analysis: its question, and where its sentences, tables and figures are made."""
 
 import importlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of analysis, as people read it. `module` has `sentences(table)`, `listings(table)` and `figures(table)`."""
+    """A kind of analysis, as people read it. `module` has `sentences(table)`, `listings(table)` and `figures(table)`, and with
+    `READING` for each figure, or what its name begins with, how to read it."""
 
     title: str
     question: str
@@ -35,7 +35,12 @@ class Kind:
         """Pictures by name."""
         return self._found("figures")(table)
 
-    def _found(self, name: str) -> Callable[[Table], Any]:
+    def reading(self, figure: str) -> str:
+        """How to read a picture."""
+        said: dict[str, str] = self._found("READING")
+        return said[max((name for name in said if figure.startswith(name)), key=len)]
+
+    def _found(self, name: str) -> Any:
         return getattr(importlib.import_module(f"layerscope.plots.{self.module}"), name)
 
 

@@ -322,6 +322,20 @@ def _short(width: Width | None) -> str:
     return f"{width.sigma:g}{' or more' if width.largest else ''}"
 
 
+READING = {
+    "path": "From left to right one module goes from its start to its trained values, while all others stay "
+    "trained; the curve of the whole network goes with all modules at once. A curve that is low from "
+    "the left on belongs to a module whose training can be undone, one that falls only near the right "
+    "edge to a critical one.",
+    "path_sigma": "The same ways, with normal noise added at each place: the mean over draws. What stays low bears "
+    "that noise.",
+    "valley": "From left to right one module goes from its start to its trained values; up and down is noise of "
+    "growing strength, upwards in directions along the start, downwards against it. A valley is wide "
+    "where the colour of the trained network (right, middle) goes on.",
+}
+"""Figure (what its name begins with) -> how to read it."""
+
+
 def figures(table: Table) -> dict[str, "Figure"]:
     """`path`: curves without noise; `path_sigma_S`: with noise of that standard deviation; `valley_METRIC_SPLIT`: both sides."""
     if not lines_of(table, deciding(table), _split(table, "test")):

@@ -83,6 +83,13 @@ def listings(table: Table) -> list[Listing]:
     return found
 
 
+READING = {
+    "modules": "Each bar is what one module adds to the measure at the top; a panel's bars make its sum. Panels "
+    "have scales of their own.",
+}
+"""Figure -> how to read it."""
+
+
 def figures(table: Table) -> dict[str, "Figure"]:
     """What each module adds to the measures that are sums over modules, a panel each; none where there are no modules."""
     shown = [name for name in SHARES if _parts(table, name)]

@@ -149,6 +149,16 @@ def listings(table: Table) -> list[Listing]:
     return [Listing(caption, heads, rows)]
 
 
+READING = {
+    "similarity": "Each map is of one part that was put back: columns say how far back, rows are the layers whose "
+    "outputs are compared with those of the trained network. 1 is the same up to rotation and scale. "
+    "Layers before the part cannot change.",
+    "similarity_over_steps": "Each line is one part put back to values from earlier (left) or later (right) in training. A line "
+    "that stays at 1 belongs to a part whose training does not matter for what the network computes.",
+}
+"""Figure -> how to read it."""
+
+
 def figures(table: Table) -> "dict[str, Figure]":
     """Maps of some parts, and lines of all."""
     if not Read.of(table).parts:

@@ -153,6 +153,17 @@ def listings(table: Table) -> list[Listing]:
     return [Listing(caption, [read.about.part, "values", "of", *heads], rows)] if rows else []
 
 
+READING = {
+    "spectra": "Each line has all singular values of a layer at one time of training, from the largest (left) to "
+    "the smallest: how strongly the layer stretches each of its directions. Where lines lie on each "
+    "other training left the spectrum as it was; where later ones rise at the left only, few directions "
+    "grew.",
+    "difference": "Each line is one layer over training: how strongly what training has added to it can act on an "
+    "input. Far does not mean critical.",
+}
+"""Figure -> how to read it."""
+
+
 def figures(table: Table) -> "dict[str, Figure]":
     """Spectra over training, and how large what training added is."""
     read, found = Read.of(table), {}

@@ -1,7 +1,7 @@
 """Analyses that are shown as sentences, tables and pictures, as their kind makes them."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Image:
+    """A picture in the page, and how to read it, where that is said."""
+
+    name: str
+    source: str
+    reading: str
+
+
+@dataclass(frozen=True)
 class Shown:
     """All that the report shows of one analysis."""
 
@@ -27,7 +36,7 @@ class Shown:
     question: str
     sentences: list[str]
     listings: list[Listing]
-    pictures: list[tuple[str, str]]
+    pictures: list[Image]
     gaps: list[Gap]
     warnings: list[str]
     spec: dict[str, Any]
@@ -53,9 +62,12 @@ def key_of(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]", "-", name)
 
 
-def pictures(figures: "dict[str, Figure]") -> list[tuple[str, str]]:
-    """Name and embedded picture of each figure."""
-    return [(name.replace("-", " ").replace("_", " "), embedded(figure)) for name, figure in figures.items()]
+def pictures(figures: "dict[str, Figure]", reading: Callable[[str], str] = lambda _: "") -> list[Image]:
+    """Each figure embedded."""
+    return [
+        Image(name.replace("-", " ").replace("_", " "), embedded(figure), reading(name))
+        for name, figure in figures.items()
+    ]
 
 
 def _shown(run: Run, name: str, kind: str) -> Shown:
@@ -68,7 +80,7 @@ def _shown(run: Run, name: str, kind: str) -> Shown:
         question=how.question,
         sentences=how.sentences(table),
         listings=how.listings(table),
-        pictures=pictures(how.figures(table)),
+        pictures=pictures(how.figures(table), how.reading),
         gaps=missing(table),
         warnings=warnings(table),
         spec=run.analysis_spec(name),
