@@ -105,7 +105,7 @@ def figures(table: Table) -> dict[str, "Figure"]:
         panels[0].set_yticks(range(len(modules)), [labels[part] for part in modules])
         panels[0].set_ylim(len(modules) - 0.4, -0.6)
         title = f"What each of {words.plural(len(modules), 'module')} adds to four measures of the network"
-        figure.suptitle(title.replace("four", _count(len(shown))), x=0.01, ha="left", fontsize=9.0)
+        house.headline(figure, title.replace("four", _count(len(shown))), weight="normal")
     return {"modules": figure}
 
 

@@ -74,7 +74,7 @@ def sweep_curves(
             axes.set_xlabel(f"{x} (logarithmic scale)" if axes.get_xscale() == "log" else x, parse_math=False)
             axes.set_title(f"{names.title(panel.metric)} on {split} data", loc="left", parse_math=False)
         _legend(places[-1], panels[0])
-        figure.suptitle(_title(table, panels), x=0.01, ha="left", fontsize=9.0, parse_math=False)
+        house.headline(figure, _title(table, panels), weight="normal")
     return figure
 
 
