@@ -2,7 +2,7 @@
 
 import itertools
 from dataclasses import dataclass, replace
-from math import prod, tau
+from math import ceil, prod, tau
 
 import torch
 from torch import Tensor
@@ -15,8 +15,9 @@ PROBES = 2
 """Frequencies whose largest value is computed at once, before the others are compared with it."""
 SOME, STEPS = 64, 4
 """Among how many frequencies they are guessed at first, by how many steps of the power method."""
-IN_CACHE = 1 << 16
-"""Numbers of all matrices of a piece."""
+PIECE, PIECES = 1 << 17, 8
+"""Numbers of all matrices that are made at a time: with fewer threads wait for each other, more gain nothing. And into how many
+pieces what is less is divided."""
 
 
 def is_circular(operator: Operator) -> bool:
@@ -135,8 +136,9 @@ class _Gram:
         return torch.cat([angles.cos(), angles.sin()], 1)
 
     def pieces(self, frequencies: Tensor) -> tuple[Tensor, ...]:
-        """Frequencies in pieces whose matrices stay in a processor's cache."""
-        return frequencies.split(max(1, IN_CACHE // prod(self.shape))) if len(frequencies) else ()
+        """Frequencies in pieces, one for a thread at a time."""
+        most = max(1, PIECE // prod(self.shape))
+        return frequencies.split(min(most, ceil(len(frequencies) / PIECES))) if len(frequencies) else ()
 
 
 def _phases(operator: Operator) -> tuple[Tensor, Tensor]:
