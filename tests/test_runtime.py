@@ -100,11 +100,13 @@ def test_threads_that_compute_alone(threads):
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        with apart() as each_of:
+        with apart(6) as each_of:
             found = each_of(work, range(6))
             assert each_of(work, []) == []
-        with pytest.raises(KeyError), apart() as each_of:
+        with pytest.raises(KeyError), apart(3) as each_of:
             each_of(work, [1, 9, 2])
+        with apart(1) as each_of:
+            assert each_of(work, [4]) == [(4, threading.get_ident(), threads)]
         assert torch.get_num_threads() == threads
         later: list[int] = []
         thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))

@@ -197,19 +197,20 @@ def _here(
 
 
 @contextmanager
-def apart() -> Iterator[Apart]:
+def apart(units: int) -> Iterator[Apart]:
     """Gives a function of some work and its pieces: what the work makes of each, in order, by as many threads as PyTorch may use,
     each of which computes alone. For operations on many small matrices, within which PyTorch's own threads gain nothing; as
-    they would also keep waiting for the next operation, there is one only until the end of `with`."""
+    they would also keep waiting for the next operation, there is one only until the end of `with`. PyTorch keeps its threads
+    where there is but one unit of work."""
     import torch
 
     threads = torch.get_num_threads()
-    if threads == 1:
+    if threads == 1 or units < 2:
         yield lambda work, pieces: [work(piece) for piece in pieces]
         return
     pool = _alone(os.getpid(), threads)
     with _threads(1):
-        yield lambda work, pieces: list(pool.map(work, pieces))
+        yield lambda work, pieces: list((pool.map if len(pieces) > 1 else map)(work, pieces))
 
 
 @cache
