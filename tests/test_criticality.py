@@ -15,6 +15,7 @@ from scipy.stats import norm
 from torch import Tensor, nn
 
 import layerscope as ls
+from layerscope import stats
 from layerscope.analyses import noisy, written
 from layerscope.analyses.noisy import Cell, last
 from layerscope.engine.task import Reference
@@ -236,6 +237,39 @@ def test_networks_that_can_be_worked_out(more):
     assert "needed" in network["reason"]
 
 
+def test_an_end_of_either_grid_is_an_edge():
+    """Of the scale that moved by 10, where the way is cut off; see above for where the best cells lie."""
+    model, trajectory, data = idle()
+    for alphas, status in (((0.6, 0.8), "on the edge"), ((0.0, 0.1, 0.6), "on the edge"), ((0.0, 0.6, 0.8), "ok")):
+        spec = ls.CriticalitySpec(eps=(0.3,), alphas=alphas, sigmas=(0.1, 0.3, 0.9, 1.0))
+        table = ls.criticality(model, trajectory, data, spec=spec)
+        (row,) = [row for row in answers(table) if row["part"] == "needed"]
+        assert row["alpha"] == 0.6
+        ends = "alpha = 0.6 is an end of the grid" in row["reason"]
+        assert ends == (status == "on the edge")
+
+
+def test_the_training_data_among_splits():
+    model, trajectory, data = linear(n=96)
+    spec = ls.CriticalitySpec(alphas=(0.0, 1.0), sigmas=(0.1, 0.4))
+    found = ls.criticality(model, trajectory, {"train": data, "test": data[:1]}, eps=0.1, spec=spec)
+    same(found, ls.criticality(model, trajectory, data, eps=0.1, spec=spec))
+    with pytest.raises(UseError, match="training data"):
+        ls.criticality(model, trajectory, {"test": data}, spec=spec)
+
+
+def test_what_no_draws_make_sure_is_said_of_any_eps():
+    """A warning of what it would take: by a sum, not by so many draws."""
+    model, trajectory, data = idle()
+    spec = ls.CriticalitySpec(eps=(1e-12, 0.3), alphas=(0.0, 1.0), sigmas=(0.1, 1.0))
+    (said,) = [w for w in ls.criticality(model, trajectory, data, spec=spec).provenance["warnings"] if "upper end" in w]
+    assert "eps = 1e-12" in said
+    assert f"most={noisy.enough(spec, 1e-12)}" in said
+    fewer = noisy.enough(spec, 0.001) // 2
+    price = noisy.price_of(spec)
+    assert stats.capital(np.zeros(fewer), 0.001).low < price <= stats.capital(np.zeros(2 * fewer), 0.001).low
+
+
 def test_what_has_no_answer_is_said():
     """With labels that the trained network has wrong no cell is feasible: no number, for the network neither."""
     model, trajectory, data = idle()
@@ -276,7 +310,8 @@ def test_an_error_that_falls_with_sigma_is_reported():
     assert (fall["part"], fall["alpha"], fall["sigma"]) == ("map", 0.0, [0.01, 1.0])
     for sigma, error in zip(fall["sigma"], fall["error"], strict=True):
         assert error == pytest.approx(exact(wrong, data, 0.0, sigma), abs=0.15)
-    assert any("at alpha = 0 the expected error falls" in text for text in table.provenance["warnings"])
+    (said,) = [text for text in table.provenance["warnings"] if "at alpha = 0 the expected error falls" in text]
+    assert "bisection" not in said  # all cells were asked
     assert ls.criticality(model, trajectory, data, spec=spec).provenance["monotonicity"]["falls"] == []
 
 
@@ -590,8 +625,6 @@ def test_what_is_asked_is_checked():
     model, trajectory, data = linear(n=48)
     with pytest.raises(UseError, match="needs the values before training"):
         ls.criticality(model, ls.Trajectory.of(final=trajectory[ls.FINAL]), data)
-    with pytest.raises(UseError, match="data of one split: the training data"):
-        ls.criticality(model, trajectory, {"train": data})
     for wrong in ({"eps": (0.0,)}, {"eps": ()}, {"alphas": (0.5, 0.1)}, {"sigmas": (0.0, 0.1)}, {"sigmas": (1.5,)}):
         with pytest.raises(UseError, match="from small to large"):
             ls.CriticalitySpec(**wrong)

@@ -1,6 +1,7 @@
 """Specs: one canonical JSON each, and a fingerprint that changes with every field."""
 
 import dataclasses
+import inspect
 import json
 
 import pytest
@@ -17,7 +18,7 @@ from layerscope.analyses.spec import (
     SpectraSpec,
 )
 from layerscope.errors import UseError
-from layerscope.spec import canonical_json, fingerprint
+from layerscope.spec import Spec, canonical_json, fingerprint
 from layerscope.sweeps.spec import SweepSpec
 from layerscope.training.spec import TrainSpec
 
@@ -216,6 +217,23 @@ def test_the_fingerprint_is_stable():
 def test_json_round_trip(epochs, checkpoints, lr):
     spec = TrainSpec(epochs=epochs, checkpoints=tuple(checkpoints), lr=lr)
     assert TrainSpec.from_dict(json.loads(canonical_json(spec.to_dict()))) == spec
+
+
+@dataclasses.dataclass(frozen=True)
+class Several(Spec):
+    KIND = "several"
+    numbers: tuple[float, ...] = (0.5,)
+    names: tuple[str, ...] | None = None
+    other: float = 1.0
+
+
+def test_one_value_alone_is_a_tuple_of_one():
+    assert Several(numbers=0.2) == Several(numbers=(0.2,)) == Several(numbers=[0.2])
+    assert Several(names="layer1").names == ("layer1",)
+    assert (Several().names, Several().other, Several().numbers) == (None, 1.0, (0.5,))
+    assert Several.from_dict(Several(numbers=[1, 2]).to_dict()).numbers == (1, 2)
+    for spec in (BoundsSpec, LandscapeSpec, SpectraSpec, TrainSpec, SweepSpec):  # which have checks of their own
+        assert "        super().__post_init__()" in inspect.getsource(spec)
 
 
 def test_unknown_fields_and_other_kinds_are_refused():

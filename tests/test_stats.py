@@ -66,6 +66,12 @@ def test_a_capital_by_hand():
     assert found.low == pytest.approx(math.log(np.mean(1 - stats.SHARES)))
 
 
+@pytest.mark.parametrize("n", [0, 1, 300])
+def test_a_capital_of_zeros(n):
+    for mean in (0.001, 0.4):
+        assert stats.of_zeros(n, mean) == pytest.approx(stats.capital(np.zeros(n), mean).low)
+
+
 def test_a_bounded_mean_covers_at_every_look():
     """Blocks that share their noise: of 300 sequences some interval misses in 5 % at most (here in about 1 %)."""
     random = np.random.default_rng(0)

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, get_args, get_origin
 
 from layerscope.errors import UseError, unknown
 
@@ -16,11 +16,18 @@ again from training data, and other buffers keep their values (see docs/decision
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """What was asked, whole: equal specs give equal numbers, and a different field gives another fingerprint."""
+    """What was asked, whole: equal specs give equal numbers, and a different field gives another fingerprint. Where several
+    values may be given, one alone is a tuple of one."""
 
     KIND: ClassVar[str] = ""
     CODE: ClassVar[int] = 1
     """Raised whenever the code of this stage changes its numbers."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            given = getattr(self, field.name)
+            if _several(field.type) and given is not None and not isinstance(given, tuple):
+                object.__setattr__(self, field.name, tuple(given) if isinstance(given, list) else (given,))
 
     def to_dict(self) -> dict[str, Any]:
         """All fields, with the kind of the spec and the version of the code that carries it out."""
@@ -43,6 +50,11 @@ class Spec:
     def fingerprint(self) -> str:
         """16 hexadecimal digits of the SHA-256 of the canonical JSON."""
         return fingerprint(self.to_dict())
+
+
+def _several(kind: Any) -> bool:
+    """Whether a field has values of its own in a tuple, if it has any."""
+    return tuple in (get_origin(kind), *map(get_origin, get_args(kind)))
 
 
 def canonical_json(value: Any) -> str:

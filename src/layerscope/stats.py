@@ -81,6 +81,12 @@ def capital(values: np.ndarray, mean: float) -> Interval:
     return Interval(*(float(np.logaddexp.reduce(log)) - math.log(len(SHARES)) for log in logs))
 
 
+def of_zeros(n: int, mean: float) -> float:
+    """The `capital` in favour of a lower mean after `n` values that all are 0, however many these are."""
+    logs = n * np.log1p(SHARES * mean / (1 - mean))
+    return float(np.logaddexp.reduce(logs)) - math.log(len(SHARES))
+
+
 def bounded_mean(values: np.ndarray, level: float = 0.95) -> Interval:
     """Interval of the mean of independent values in [0, 1], of whatever law, that holds however often one looks while they
     come: the means that no `capital` of 2 / (1 - level) stands against."""

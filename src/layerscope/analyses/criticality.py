@@ -73,9 +73,9 @@ def criticality(
     draws; `low` and `high`, between which the value surely lies by the draws, at that level and as far as errors grow with sigma
     (no `high`: no cell is surely feasible); and the `passes` of samples that this answer took beside those for smaller eps.
     `status` is `zero` if alpha = 0 is feasible (or the Part never moved), `on the edge` if alpha is 1 (nothing is gained by going
-    back) or sigma an end of its grid, `infeasible` (no value) if no cell of the grid is feasible. The network (Part `whole
-    network`) has the sum. `expected_error` is a row for each cell that was looked at. `monotonicity` in the provenance says
-    where along an alpha the error falls as sigma grows.
+    back) or alpha or sigma an end of its grid, `infeasible` (no value) if no cell of the grid is feasible. The network (Part
+    `whole network`) has the sum. `expected_error` is a row for each cell that was looked at. `monotonicity` in the provenance
+    says where along an alpha the error falls as sigma grows.
 
     Batches, `forward`, `targets`, `anyway` and `plan` are as in `evaluate`. With the plan's engine `replay` what comes
     before a Part is kept for samples that come again, within half of its memory.
@@ -89,7 +89,9 @@ def criticality(
     spec = spec or CriticalitySpec()
     spec = spec if eps is None else replace(spec, eps=(eps,) if isinstance(eps, int | float) else tuple(eps))
     if isinstance(data, Mapping):
-        raise UseError("criticality takes the data of one split: the training data")
+        if "train" not in data:
+            raise UseError("criticality takes training data, alone or as 'train' among the splits")
+        data = data["train"]
     compute = engine_of(plan)
     trajectory = checked(trajectory, model)
     if not trajectory.has_start:
@@ -131,7 +133,9 @@ def criticality(
             "fall": FALL,
             "falls": falls,
         },
-        "warnings": trajectory.warnings() + _cautions(spec, own_of(known)) + [_warning(fall) for fall in falls],
+        "warnings": trajectory.warnings()
+        + _cautions(spec, own_of(known))
+        + [_warning(fall, spec.search) for fall in falls],
         **trajectory.facts(),
     }
     return Table.of(rows, facts)
@@ -231,6 +235,8 @@ def _answer(distance: float, eps: float, cells: Cells, spec: CriticalitySpec) ->
 def _edges(best: Cell, spec: CriticalitySpec) -> list[str]:
     """At which edges of the region a cell lies."""
     found = [AT_TRAINED] if best.alpha == 1 else []
+    if 0 < best.alpha < 1 and best.alpha in (spec.alphas[0], spec.alphas[-1]):
+        found.append(f"alpha = {best.alpha:g} is an end of the grid: beyond it the value might be another")
     if best.sigma == 1:
         found.append("sigma = 1 is best: by definition there is no more noise")
     elif best.sigma in (spec.sigmas[0], spec.sigmas[-1]):
@@ -262,11 +268,12 @@ def _falls(part: Part, cells: Cells, level: float) -> dict[str, Any]:
     return {"pairs": len(pairs), "able": able, "falls": falls}
 
 
-def _warning(fall: Mapping[str, Any]) -> str:
+def _warning(fall: Mapping[str, Any], search: str) -> str:
     (a, b), (before, after) = fall["sigma"], fall["error"]
+    missed = "where errors are near eps, bisection may miss the best cell, and search='grid' does not"
     return (
         f"{fall['part']}: at alpha = {fall['alpha']:g} the expected error falls from {before:.3g} to {after:.3g} as sigma grows "
-        f"from {a:g} to {b:g}: where errors are near eps, bisection may miss the best cell, and search='grid' does not"
+        f"from {a:g} to {b:g}: {missed if search == 'sequential' else 'all cells were asked, so that no answer rests on it'}"
     )
 
 

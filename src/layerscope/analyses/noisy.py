@@ -24,7 +24,7 @@ from layerscope.errors import UseError
 from layerscope.partition import Part
 from layerscope.perturb import Noise, Variant
 from layerscope.perturb.noise import normals
-from layerscope.stats import capital
+from layerscope.stats import capital, of_zeros
 
 TOGETHER = 4
 """Draws between two looks at a cell: few enough that one far from eps is left after the first."""
@@ -281,7 +281,7 @@ def enough(spec: CriticalitySpec, eps: float) -> int:
     """Draws that make sure that a cell's expected error is at most eps, if no sample is ever wrong: those of the spec, or as many
     times more as powers of two as it takes."""
     draws = spec.most if spec.search == "sequential" else spec.draws
-    while capital(np.zeros(draws), eps).low < price_of(spec):
+    while of_zeros(draws, eps) < price_of(spec):
         draws *= 2
     return draws
 

@@ -92,6 +92,7 @@ class RobustnessSpec(Spec):
     and measuring the unmodified network."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.draws < 0:
             raise UseError(f"draws must not be negative, but is {self.draws}")
         if self.redraw not in REDRAW:
@@ -161,6 +162,7 @@ class LandscapeSpec(Spec):
     """Confidence level of intervals; those of changes along the way hold for all of them at once."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         ranges = {
             "alphas": ("from 0 to 1", 1, lambda x: 0 <= x <= 1),
             "sigmas": ("above 0", 1 if self.valley else 0, lambda x: 0 < x < math.inf),
@@ -218,6 +220,7 @@ class CriticalitySpec(Spec):
     """Confidence level of the certificates of one module, for all its cells at once."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         ranges = {
             "eps": ("above 0 and below 1", lambda x: 0 < x < 1),
             "alphas": ("from 0 to 1", lambda x: 0 <= x <= 1),
@@ -251,6 +254,7 @@ class SpectraSpec(Spec):
     """Singular values that are kept of each layer and checkpoint, evenly from the largest to the smallest; 0 for none."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if any(step < 0 for step in self.steps or ()):
             raise UseError(f"steps are epochs from 0, not {list(self.steps or ())}")
         if self.values < 0 or self.values == 1:
@@ -290,6 +294,7 @@ class SimilaritySpec(Spec):
     """Seed of the choice of samples."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if any(step < 0 for step in self.steps or ()):
             raise UseError(f"steps are epochs from 0, not {list(self.steps or ())}")
         if self.kernel not in KERNELS:
@@ -340,6 +345,7 @@ class MeasuresSpec(Spec):
     """Confidence level of intervals, and of the certificates of one module."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in self.which:
             if name not in MEASURES:
                 raise unknown("measure", name, MEASURES)
@@ -380,6 +386,7 @@ class CompareSpec(Spec):
     """Seed of these draws."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.measures and self.against and self.against not in self.measures:
             raise unknown("measure to compare the others with", self.against, self.measures)
         if len(set(self.measures) | {self.target}) <= len(self.measures):
@@ -435,6 +442,7 @@ class BoundsSpec(Spec):
     """Probability with which each bound holds; half of the risk is that of the training data, half that of the draws."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self.alone(self.eps)  # it refuses what it has in common
         if self.objective not in OBJECTIVES:
             raise unknown("objective", self.objective, OBJECTIVES)

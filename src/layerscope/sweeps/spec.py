@@ -57,6 +57,7 @@ class SweepSpec(Spec):
     """Name -> values. A name that is a field of TrainSpec sets it; any other stands in braces in a field of `base`."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         object.__setattr__(self, "base", {name: _plain(value) for name, value in dict(self.base).items()})
         object.__setattr__(self, "grid", {name: _values(name, values) for name, values in dict(self.grid).items()})
         self._check_names()

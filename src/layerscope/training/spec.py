@@ -92,6 +92,7 @@ class TrainSpec(Spec):
     """Epochs whose state is kept; all, if not given. The start (0) and the last are always kept."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self._check_choices()
         self._check_numbers()
         self._check_together()
