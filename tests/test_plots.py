@@ -15,6 +15,7 @@ from layerscope.errors import UseError
 from layerscope.plots import names, scales, words
 from layerscope.plots.about import About
 from layerscope.plots.grid import RANDOM, WHOLE, Grid, changed, distance_grid, general, layer_grid
+from layerscope.plots.kinds import KINDS
 from layerscope.plots.series import layer_panel
 from layerscope.plots.terminal import shown_columns
 from layerscope.table import Table
@@ -226,6 +227,33 @@ def test_pictures_never_load_torch_or_pyplot() -> None:
     )
     found = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "set()"
+
+
+def test_plots_of_every_analysis_are_there_without_being_imported() -> None:
+    code = (
+        "import sys, layerscope as ls\n"
+        "for kind in ls.plots.kinds.KINDS.values():\n"
+        "    assert getattr(ls.plots, kind.module).__name__ == f'layerscope.plots.{kind.module}'\n"
+        "assert ls.plots.landscape.sentences and set(ls.plots.__all__) <= set(dir(ls.plots))\n"
+        "assert all(getattr(ls.plots, name) is not None for name in ls.plots.__all__)\n"
+        "print({'torch', 'matplotlib', 'pandas'} & set(sys.modules))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "set()"
+    assert {kind.module for kind in KINDS.values()} <= set(plots.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        plots.nothing  # noqa: B018  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_figures_of_maps_and_of_values_alone() -> None:
+    table = made_table()
+    assert set(plots.figures(table)) == {"error", "distance-l2", "distance-max"}
+    alone = Table(table.frame[table.frame["metric"].str.startswith("distance")], {"spec": {"kind": "weights"}})
+    assert set(plots.figures(alone)) == {"distance-l2", "distance-max"}
+    with pytest.raises(
+        UseError, match=r"this table has no error on test data of changed layers; it has error \(test\)"
+    ):
+        plots.figures(Table(table.frame[table.frame["perturbation"] == "none"]))
 
 
 def test_grid_has_the_numbers_of_the_table() -> None:

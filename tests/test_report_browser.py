@@ -12,7 +12,10 @@ from xml.etree import ElementTree
 import pytest
 
 from layerscope import report
+from layerscope.analyses.spec import SimilaritySpec
+from layerscope.plots import figures
 from layerscope.plots.grid import RANDOM, layer_grid
+from layerscope.table import Table
 
 CHROMIUM = shutil.which("chromium")
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -140,6 +143,51 @@ def test_hundreds_of_parts_with_long_names_fit(browser: Any, many: Path, width: 
     assert made.page.locator("#robustness-laws").evaluate("element => element.clientHeight") < 12000
     assert made.page.evaluate(CONTRASTS)[1] == []
     assert made.said == []
+    made.context.close()
+
+
+def similarities(parts: int) -> Table:
+    """Similarities whose picture is the wider, the more Parts there are."""
+    rows = [
+        {
+            "part": f"part{p}",
+            "layer": layer,
+            "step": step,
+            "value": step / 2,
+            "n": 64,
+            "metric": "cka_linear",
+            "status": "ok",
+        }
+        for p in range(parts)
+        for layer in ("first", "last")
+        for step in (0, 1, 2)
+    ]
+    return Table.of(rows, {"spec": {"kind": "similarity"}})
+
+
+def test_wide_pictures_fit_or_can_be_moved_sideways(browser: Any, tmp_path: Path) -> None:
+    """They become smaller, but not so small that they cannot be read; a narrow page shows that there is more of them."""
+    run = MADE["write_run"](tmp_path / "wide", None)
+    run.save_analysis("similarity", similarities(20), SimilaritySpec())
+    natural = [round(96 * figure.get_figwidth()) for figure in figures(similarities(20)).values()]
+    assert max(natural) > 1150  # more than a page has
+    for width, fits in ((1280, True), (375, False)):
+        made = Opened(browser, report.make(run), viewport={"width": width, "height": 800})
+        assert made.page.evaluate("document.documentElement.scrollWidth") == width
+        for wide, figure in zip(natural, made.page.locator("figure.image").all(), strict=True):
+            box, picture = figure.locator(".picture"), figure.locator("img")
+            assert box.evaluate("element => element.scrollWidth <= element.clientWidth") is fits
+            assert box.evaluate("element => getComputedStyle(element).overflowX") == "auto"
+            shown = picture.evaluate("element => element.getBoundingClientRect()")
+            assert 0.84 * wide < shown["width"] <= wide + 1
+            assert shown["height"] / shown["width"] == pytest.approx(
+                picture.evaluate("element => element.naturalHeight / element.naturalWidth"), rel=0.01
+            )
+            assert figure.locator(".swipe").is_visible() is not fits
+        made.context.close()
+    made = Opened(browser, report.make(run), viewport={"width": 720, "height": 1000})  # A4 with its margins
+    made.page.emulate_media(media="print")
+    assert made.page.evaluate("document.documentElement.scrollWidth") <= 720
     made.context.close()
 
 

@@ -17,6 +17,7 @@ from layerscope.analyses.spec import KERNELS
 from layerscope.errors import UseError
 from layerscope.metrics.cka import KERNELS as KNOWN
 from layerscope.metrics.cka import GramCKA
+from layerscope.plots import cka as pair_plots
 from layerscope.plots import similarity as plots
 from layerscope.plots import words
 from tests.test_cka import by_definition, centred, gram, ratio
@@ -178,6 +179,35 @@ class Odd(nn.Module):
         return self.last(self.gru(x)[0].mean(1))
 
 
+class Late(Odd):
+    """The same, but its first layer is defined last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        first = self.first
+        del self.first
+        self.first = first
+
+
+def test_pairs_are_in_the_order_in_which_layers_are_called():
+    data = [torch.randn(9, 5, 4)]
+    table = ls.cka(Late(), Odd(), data, debiased=False)
+    assert table.provenance["layers"] == ["first", "recurrent", "gru", "last", "idle"]
+    assert table.provenance["layers_b"] == table.provenance["layers"]
+    assert list(dict.fromkeys(table.frame["layer"])) == table.provenance["layers"]
+    assert table.provenance["several_calls"] == ["first"]
+    (axes, _) = ls.plots.figures(table)["cka"].axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["first", "gru", "last"]
+
+
+def test_a_single_name_is_one_layer():
+    net, data = network(), pictures()
+    one = ls.cka(net, net, data, layers_a="5", layers_b="7")
+    assert list(one.where(layer="5", layer_b="7")["value"]) == list(ls.cka(net, net, data, ["5"], ["7"]).frame["value"])
+    assert len(one) == 1
+    assert len(ls.cka(net, net, data, "*", "[57]")) == 8 * 2
+
+
 def test_what_cannot_be_compared_has_a_reason():
     net = Odd()
     with torch.no_grad():
@@ -185,6 +215,11 @@ def test_what_cannot_be_compared_has_a_reason():
     start = {name: value + 0.1 for name, value in ls.state_of(net).items()}
     data = [(torch.randn(6, 5, 4), torch.zeros(6)), (torch.randn(3, 5, 4), torch.zeros(3))]
     table = ls.similarity(net, ls.Trajectory.of(initial=start, final=ls.state_of(net)), data)
+    pairs = ls.cka(net, Late(), data, ["idle", "last"], "r*").frame
+    assert dict(zip(pairs["layer"], pairs["reason"], strict=True)) == {
+        "last": "layer_b: the first axis of its outputs is not that of samples: they are [5, 9, 3] for 9 samples",
+        "idle": "layer: the network's forward does not call it on these data",
+    }
     reasons = {layer: set(table.where(layer=layer)["reason"]) for layer in ("recurrent", "idle", "first", "gru")}
     assert reasons["recurrent"] == {
         "the first axis of its outputs is not that of samples: they are [5, 9, 3] for 9 samples"
@@ -257,6 +292,11 @@ def alone(data):
         (lambda: of(pictures(), at=("9",)), "unknown module '9'"),
         (lambda: of(pictures(3)), "at least 4 samples, and data has 3"),
         (lambda: of({"train": pictures()}), "takes the data of one split"),
+        (lambda: ls.cka(network(), network(), {"test": pictures()}), "takes the data of one split"),
+        (lambda: ls.cka(network(), network(), pictures(), "9"), "unknown module '9'"),
+        (lambda: ls.CkaSpec(kernel="cosine"), "unknown kernel 'cosine'"),
+        (lambda: ls.CkaSpec(n=3), "n must be at least 4 samples, not 3"),
+        (lambda: ls.CkaSpec(step_with="last"), "step_with: 'last' is not a step; write init"),
         (lambda: ls.cka(network(), network(), iter(pictures())), "data can be gone through only once"),
         (
             lambda: ls.cka(network(), network(), torch.zeros(5, 1, 6, 6)),
@@ -359,3 +399,122 @@ def test_lines_are_networks_with_a_layer_put_back(table):
 
 def test_pictures_are_within_their_edges(table):
     assert all(map(inside, [*plots.figures(table).values(), plots.similarity_map(table, ["2"])]))
+
+
+def pair(rows: list[list[float | str]], **facts) -> ls.Table:
+    """A table of pairs: the similarities of the layers a1, a2, ... (rows) with b1, b2, ..., or why there is none."""
+    cells = [
+        {"layer": f"a{i}", "layer_b": f"b{j}", "metric": "cka_rbf_debiased", "split": "test"}
+        | ({"status": "not applicable", "reason": v} if isinstance(v, str) else {"status": "ok", "value": v, "n": 64})
+        for i, row in enumerate(rows, 1)
+        for j, v in enumerate(row, 1)
+    ]
+    networks = [{"run": "one"}, {"run": "other"}]
+    return ls.Table.of(cells, {"spec": {"kind": "cka"}, "networks": networks, "steps": ["", ""], **facts})
+
+
+MADE = [[0.9, 0.8, 0.1], [0.3, 0.7, 0.2], [-0.02, 0.25, 0.2]]
+
+
+def test_sentences_say_which_layer_is_most_similar_to_which():
+    table = pair(MADE, data={"name": "digits"})
+    first, nearest, least = pair_plots.sentences(table)
+    assert first.startswith(
+        "The outputs of 3 layers of one are compared with those of 3 layers of other on 64 digits test"
+    )
+    assert "CKA with a Gaussian kernel without bias" in first
+    assert nearest == (
+        "Each layer of one, and the most similar one of other: a1 → b1 (0.9); a2 → b2 (0.7); a3 → b2 (0.25)."
+    )
+    assert least == "The layer that is least like any one of other is a3: at most 0.25, with b2."
+    ours, theirs = pair_plots.listings(table)
+    assert ours.rows == [
+        ["a1", "b1", "0.9", "b2", "0.8"],
+        ["a2", "b2", "0.7", "b1", "0.3"],
+        ["a3", "b2", "0.25", "b3", "0.2"],
+    ]
+    assert theirs.rows == [
+        ["b1", "a1", "0.9", "a2", "0.3"],
+        ["b2", "a1", "0.8", "a2", "0.7"],
+        ["b3", "a2", "0.2", "a3", "0.2"],
+    ]
+
+
+def test_many_layers_are_told_of_in_the_table():
+    said = " ".join(pair_plots.sentences(pair([[0.5, 0.1]] * 9)))
+    assert "a5 → b1 (0.5); 4 more are in the table." in said
+    assert len(pair_plots.listings(pair([[0.5, 0.1]] * 9))[0].rows) == 9
+
+
+def test_layers_of_one_name_are_told_of():
+    table = pair(MADE)
+    named = ls.Table(table.frame.replace({"layer_b": {"b1": "a1", "b2": "a3"}}), table.provenance)
+    assert "Of 2 layers that both have by name, 2 are most similar to their namesakes." in pair_plots.sentences(named)
+
+
+def test_what_has_no_number_is_said_of_its_network():
+    why, undefined = "layer_b: the network's forward does not call it on these data", "activations do not vary"
+    table = pair([[0.9, why], [undefined, why], [0.4, why]], steps=["init", ""])
+    said = pair_plots.sentences(table)
+    assert "Not for b2 of other: the network's forward does not call it on these data." in said
+    assert "Not for a2 and b1: activations do not vary." in said
+    assert "2 layers of one at init are compared with those of 1 layer of other" in said[0]
+    (axes, _) = pair_plots.cka_map(table).axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["a1", "a3"]
+    assert pair_plots.listings(table)[0].rows == [["a1", "b1", "0.9", "-", "-"], ["a3", "b1", "0.4", "-", "-"]]
+
+
+def test_a_network_with_itself_is_asked_for_other_layers():
+    table = pair([[1.0, 0.6], [0.6, 1.0]], networks=[{"run": "one"}, {"run": "one"}])
+    alone = ls.Table(table.frame.replace({"layer_b": {"b1": "a1", "b2": "a2"}}), table.provenance)
+    said = pair_plots.sentences(alone)
+    assert "2 layers of one are compared with those of 2 layers of itself" in said[0]
+    assert "Each layer of one, and the most similar other one: a1 → a2 (0.6); a2 → a1 (0.6)." in said
+    (listing,) = pair_plots.listings(alone)
+    assert [row[1] for row in listing.rows] == ["a2", "a1"]
+    start = alone.with_facts(steps=["", "init"])
+    assert "Each layer of one as trained, and the most similar one of one at init: a1 → a1 (1.00)" in " ".join(
+        pair_plots.sentences(start)
+    )
+
+
+def test_the_map_of_pairs_has_the_numbers_a_frame_a_row_and_both_names():
+    table = pair(MADE, data={"name": "digits"})
+    figure = ls.plots.figures(table)["cka"]
+    axes, bar = figure.axes
+    np.testing.assert_allclose(np.asarray(axes.images[0].get_array()), MADE)
+    assert axes.images[0].get_clim() == (-0.02, 1.0)
+    assert [text.get_text() for text in axes.texts] == [f"{value:.2f}" for row in MADE for value in row]
+    assert [(round(p.get_x() + 0.46), round(p.get_y() + 0.46)) for p in axes.patches] == [(0, 0), (1, 1), (1, 2)]
+    assert (axes.get_ylabel(), axes.get_xlabel(), bar.get_ylabel()) == (
+        "layers of one",
+        "layers of other",
+        "CKA (1: same)",
+    )
+    title = figure.get_suptitle().replace("\n", " ")
+    assert title == (
+        "Layers of one (side) and of other (below): CKA with a Gaussian kernel without bias, n = 64 digits test samples"
+    )
+    assert inside(figure)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (2, 40), (110, 3), (90, 70)])
+def test_labels_of_maps_of_pairs_do_not_touch(rows, columns):
+    long = [{"run": "resnet-v2-50-of-a-long-name-in-a-folder"}, {"run": "b" * 60}]
+    figure = pair_plots.cka_map(pair([[0.5] * columns] * rows, networks=long))
+    assert inside(figure)
+    assert figure.get_figwidth() <= 11
+    axes = figure.axes[0]
+    for labels, side in ((axes.get_xticklabels(), "x"), (axes.get_yticklabels(), "y")):
+        boxes = [label.get_window_extent() for label in labels]
+        ends = [sorted((getattr(box, f"{side}0"), getattr(box, f"{side}1"))) for box in boxes]
+        ends.sort()
+        assert all(before[1] < after[0] + 1 for before, after in itertools.pairwise(ends))
+    assert bool(axes.texts) == (rows * columns <= 2)
+
+
+def test_no_pairs():
+    empty = ls.Table.of([], {"spec": {"kind": "cka"}})
+    assert (pair_plots.sentences(empty), pair_plots.listings(empty), ls.plots.figures(empty)) == ([], [], {})
+    with pytest.raises(UseError, match="no similarities"):
+        pair_plots.cka_map(empty)

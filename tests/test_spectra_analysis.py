@@ -149,6 +149,59 @@ def test_sizes_are_those_of_the_forward():
     assert "to" not in table.frame  # there is no start
 
 
+class Mine:
+    """A batch of a kind of its own, that can be gone through as a loader can."""
+
+    def __init__(self) -> None:
+        self.x = BATCH[0]
+
+    def __iter__(self):
+        return iter(["x"])
+
+    def to(self, device):
+        return self
+
+
+FORWARD = {"forward": lambda model, batch: model(batch.x)}
+
+
+@pytest.mark.parametrize(
+    ("batch", "how"),
+    [
+        ([BATCH, (torch.zeros(1, 2, 9, 9), torch.zeros(1))], {}),
+        ([list(BATCH)], {}),
+        (torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*BATCH)), {}),
+        (ls.data.Split(*BATCH).batches(), {}),
+        (list(BATCH), {}),
+        (BATCH[0], {}),
+        ({"input": BATCH[0], "labels": BATCH[1]}, {}),
+        ((({"input": BATCH[0]}, BATCH[1])), {}),
+        ([[BATCH[0]], BATCH[1]], {}),
+        (Mine(), FORWARD),
+        ([Mine()], {"forward": lambda model, batch: model(batch[0].x)}),
+    ],
+)
+def test_of_a_loader_the_first_batch_counts(batch, how):
+    net = network()
+    expected = ls.spectra(net, trajectory_of(net), ls.SpectraSpec(values=0), batch=BATCH)
+    found = ls.spectra(net, trajectory_of(net), ls.SpectraSpec(values=0), batch=batch, **how)
+    assert found.frame.equals(expected.frame)
+
+
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        ({"train": [BATCH], "test": [BATCH]}, "takes one batch, or the data of one split, and not train, test at once"),
+        ([], "batch= has no batch in it"),
+        (iter(()), "batch= has no batch in it"),
+    ],
+)
+def test_what_is_no_batch_is_refused(batch, message):
+    net = network()
+    with pytest.raises(UseError, match=message):
+        ls.spectra(net, trajectory_of(net), batch=batch)
+
+
 def test_a_parametrised_layer_is_the_map_that_it_computes():
     net = nn.Sequential(parametrizations.weight_norm(nn.Linear(4, 3)), nn.Linear(3, 3))
     net[1].weight = nn.Parameter(torch.eye(3))

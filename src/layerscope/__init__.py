@@ -43,6 +43,7 @@ _WHERE = {
     "Partition": "partition",
     "Slice": "partition",
     "BoundsSpec": "analyses.spec",
+    "CkaSpec": "analyses.spec",
     "CompareSpec": "analyses.spec",
     "CriticalitySpec": "analyses.spec",
     "LandscapeSpec": "analyses.spec",
@@ -96,6 +97,7 @@ if TYPE_CHECKING:
     from layerscope.analyses.similarity import cka, similarity
     from layerscope.analyses.spec import (
         BoundsSpec,
+        CkaSpec,
         CompareSpec,
         CriticalitySpec,
         LandscapeSpec,

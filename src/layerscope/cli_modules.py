@@ -1,5 +1,6 @@
 """The commands for what is measured of modules and whole networks: each makes one analysis of a run, and shows it."""
 
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from cyclopts import Parameter
 
 from layerscope.analyses.spec import (
     BoundsSpec,
+    CkaSpec,
     CompareSpec,
     CriticalitySpec,
     LandscapeSpec,
@@ -18,7 +20,7 @@ from layerscope.analyses.spec import (
     SimilaritySpec,
     SpectraSpec,
 )
-from layerscope.cli_options import Anyway, DataDir, Json
+from layerscope.cli_options import Anyway, DataDir, DryRun, Json
 from layerscope.console import say, warn
 from layerscope.errors import UseError
 from layerscope.spec import Spec
@@ -27,9 +29,10 @@ if TYPE_CHECKING:
     from layerscope.run import Run
     from layerscope.table import Table
 
-COMMANDS = ("criticality", "landscape", "spectra", "similarity", "measures", "bounds", "compare")
+COMMANDS = ("criticality", "landscape", "spectra", "similarity", "cka", "measures", "bounds", "compare")
 NO_MODEL, PLAN = ModelSpec(), Plan()
 OWN = "Folder of a run; none for a model of your own."
+Own = Annotated[Path | None, Parameter(help="Folder for the analyses of your own model. [default: runs/MODEL]")]
 
 
 def check_subject(run: Path | None, source: ModelSpec, what: str) -> None:
@@ -45,9 +48,7 @@ def command(asked: type[Spec]) -> Callable[..., int]:
         run: Annotated[Path | None, Parameter(help=OWN)] = None,
         *,
         source: Annotated[ModelSpec, Parameter(name="*")] = NO_MODEL,
-        out: Annotated[
-            Path | None, Parameter(help="Folder for the analyses of your own model. [default: runs/MODEL]")
-        ] = None,
+        out: Own = None,
         spec: Annotated[asked, Parameter(name="*")] = asked(),  # noqa: B008 (frozen)  # pyright: ignore[reportInvalidTypeForm]
         name: Annotated[str, Parameter(help="Name of the analysis within the run.")] = asked.KIND,
         anyway: Anyway = False,
@@ -73,6 +74,44 @@ spectra = command(SpectraSpec)
 similarity = command(SimilaritySpec)
 measures = command(MeasuresSpec)
 bounds = command(BoundsSpec)
+
+
+def cka(
+    run: Annotated[Path | None, Parameter(help=OWN)] = None,
+    *,
+    other: Annotated[
+        Path, Parameter(name="--with", help="Folder of the other run; that of RUN itself, to compare its own layers.")
+    ],
+    source: Annotated[ModelSpec, Parameter(name="*")] = NO_MODEL,
+    out: Own = None,
+    spec: Annotated[CkaSpec, Parameter(name="*")] = CkaSpec(),  # noqa: B008 (frozen)
+    name: Annotated[
+        str | None, Parameter(help="Name of the analysis within the run. [default: cka-OTHER, the other run's name]")
+    ] = None,
+    anyway: Anyway = False,
+    plan: Annotated[Plan, Parameter(name="*")] = PLAN,
+    data_dir: DataDir = None,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> int:
+    from layerscope.analyses.kinds import needed
+    from layerscope.analyses.material import material_of, of_model
+    from layerscope.analyses.pair import cost, pair_of
+    from layerscope.analyses.session import analyze, folder_of, opened
+    from layerscope.console import progress
+    from layerscope.run import Run
+
+    check_subject(run, source, "look at")
+    wanted, second = needed(spec), Run.open(other)
+    if dry_run:
+        found = Run(out or folder_of(source)) if run is None else Run.open(run)
+        first = of_model(source, wanted, data_dir) if run is None else material_of(found, wanted, data_dir, source)
+        return say(cost(pair_of(found, first, second, data_dir), spec), json)
+    found, material = opened(run, source, out, wanted, data_dir, anyway)
+    pair = pair_of(found, material or material_of(found, wanted, data_dir), second, data_dir)
+    name = name or re.sub(r"[^\w.-]+", "-", f"{spec.KIND}-{second.name}")
+    how = {"anyway": anyway, "plan": plan, "data_dir": data_dir}
+    return _shown(found, analyze(found, spec, name=name, material=pair, progress=progress(), **how), name, json)
 
 
 def compare(

@@ -14,6 +14,7 @@ COMMANDS = {
     "landscape": "What lies between the start and the trained network? Error and loss along the way, with noise beside it.",
     "spectra": "How does each layer stretch its inputs? Singular values of layers as linear maps, over the checkpoints.",
     "similarity": "Does a network with a layer put back still compute the same? CKA of its activations with the trained one's.",
+    "cka": "How alike are the layers of two networks? CKA of each layer of a run with each of another run, trained or not.",
     "measures": "What do norms, distances, margins, flatness and criticality say of a network? All measures in one table.",
     "bounds": "What is proven about the error on new data? Generalisation bounds as numbers, each with its conditions checked.",
     "compare": "Which measure ranks your networks as their generalisation does? Kendall's tau of all measures, with intervals.",

@@ -1,16 +1,16 @@
 """How similar activations are: of a network with a layer rewound and without, and of any two networks."""
 
-from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from layerscope import runtime
 from layerscope.analyses.robustness import PLAN, Data, checked, partition_of
-from layerscope.analyses.spec import Plan, SimilaritySpec
+from layerscope.analyses.spec import CkaSpec, Plan, SimilaritySpec
 from layerscope.analyses.spectra import steps_of
 from layerscope.engine.batches import Forward, Targets, leaves, mark, outputs_of, samples_in, targets_of
 from layerscope.engine.certified import joined
@@ -89,8 +89,7 @@ def similarity(
     layers = layers_of(model, spec.at)
     plain = Subject(model, world, forward, device=plan.device)
     seen = probe(plain, data, targets, anyway)
-    blocks = sampled(list(data) if seen.held else data, spec.n, spec.block if spec.debiased else spec.n, spec.seed)
-    measure = GramCKA(spec.kernel, spec.debiased)
+    blocks, measure = blocks_of(list(data) if seen.held else data, spec), measure_of(spec)
     watch = Watch(model, layers, measure, forward)
     subject = Subject(model, world, watch, device=plan.device)
     subject.written, subject.spoils = plain.written, plain.spoils  # as the probe found
@@ -133,8 +132,8 @@ def cka(
     model_a: nn.Module,
     model_b: nn.Module,
     batches: Data,
-    layers_a: Sequence[str] = (),
-    layers_b: Sequence[str] = (),
+    layers_a: str | Sequence[str] = (),
+    layers_b: str | Sequence[str] = (),
     *,
     n: int = 512,
     kernel: str = "linear",
@@ -146,35 +145,87 @@ def cka(
 ) -> Table:
     """How similar the layers of two networks are, each to each: one row a pair of `layer` (of `model_a`) and `layer_b`.
 
-    Layers are names or patterns with * and ? of modules, whose outputs are compared; all that own parameters, if not given.
-    Networks are taken with the values that they have, in evaluation mode, and left as they are; `forward_b` is that of the
-    second, if it is another. `n`, `kernel`, `debiased`, `block` and `seed` are those of `SimilaritySpec`, and metrics those of
-    `similarity`. All chosen samples count, also where they do not fill the last block.
+    Layers are names or patterns with * and ? of modules, whose outputs are compared; all that own parameters, if not given. Rows
+    are in the order in which they are called. Networks are taken with the values that they have, in evaluation mode, and left as
+    they are; `forward_b` is that of the second, if it is another. `n`, `kernel`, `debiased`, `block` and `seed` are those of
+    `CkaSpec`, and metrics those of `similarity`. All chosen samples count, also where they do not fill the last block.
+    `plots.figures(table)` draws the table; `layerscope cka RUN --with OTHER_RUN` makes it of two runs on disk.
 
     Raises `UseError` for fewer than 4 samples, and for batches that cannot be taken apart.
     Source: Kornblith, Norouzi, Lee and Hinton, Similarity of neural network representations revisited, 2019; Nguyen, Raghu and
     Kornblith, Do wide and deep networks learn the same things?, 2021.
     """
-    spec = SimilaritySpec(n=n, kernel=kernel, debiased=debiased, block=block, seed=seed)
+    ours, theirs = ((given,) if isinstance(given, str) else tuple(given) for given in (layers_a, layers_b))
+    spec = CkaSpec(ours, theirs, n=n, kernel=kernel, debiased=debiased, block=block, seed=seed)
+    if isinstance(batches, Mapping):
+        raise UseError("cka takes the data of one split")
     check_batches(batches)
-    measure = GramCKA(kernel, debiased)
-    watches = [
-        Watch(model_a, layers_of(model_a, layers_a), measure, forward),
-        Watch(model_b, layers_of(model_b, layers_b), measure, forward_b or forward),
-    ]
-    alike, n_seen = _Pairs(measure), 0
+    a = _InMemory(model_a, spec.layers, spec, forward)
+    b = _InMemory(model_b, spec.layers_with, spec, forward_b or forward)
     with untouched(model_a), untouched(model_b), torch.no_grad():
-        for batch in sampled(batches, spec.n, spec.block if debiased else spec.n, seed):
-            alike.add(watches[0](model_a, batch), watches[1](model_b, batch), samples_in(batch))
-            n_seen += samples_in(batch)
+        rows, facts = compared(a, b, blocks_of(batches, spec), measure_of(spec))
+    return Table.of(rows, {"spec": spec.to_dict(), **facts})
+
+
+@runtime_checkable
+class Network(Protocol):
+    """A network that is watched: batch -> the Gram matrices of its modules' outputs, in the order in which they are called."""
+
+    @property
+    def watch(self) -> "Watch": ...
+
+    def __call__(self, batch: Any) -> Grams: ...
+
+
+class _InMemory:
+    """A network with the values that it has."""
+
+    def __init__(self, model: nn.Module, layers: Sequence[str], spec: CkaSpec, forward: Forward) -> None:
+        self.watch = Watch(model, layers_of(model, layers), measure_of(spec), forward, learning=False)
+
+    def __call__(self, batch: Any) -> Grams:
+        return self.watch.in_order(self.watch(self.watch.model, batch))
+
+
+def compared(
+    a: Network,
+    b: Network,
+    blocks: Sequence[Any],
+    measure: GramCKA,
+    done: MutableMapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> tuple[list[Row], dict[str, Any]]:
+    """The rows of all pairs of modules of two networks, and what to know of them. `done` takes what each block adds."""
+
+    def work(todo: Sequence[int]) -> Iterator[dict[str, Any]]:
+        for number in todo:
+            ours, theirs = a(blocks[number]), b(blocks[number])
+            sums = [[x, y, _added(measure, ours[x], theirs[y])] for x in ours for y in theirs]
+            yield {"sums": sums, "several": sorted(a.watch.several | b.watch.several)}
+
+    pairs = _Pairs(measure, sum(map(samples_in, blocks)))
+    found = runtime.run(range(len(blocks)), str, work, {} if done is None else done, "cka", progress)
+    for block in found:
+        for x, y, sums in block["sums"]:
+            pairs.add((x, y), sums if isinstance(sums, str) else torch.tensor(sums, dtype=torch.float64))
+    rows = [{"status": "ok", **row} for row in pairs.rows()]
     facts = {
-        "spec": spec.to_dict(),
-        "layers": watches[0].layers,
-        "layers_b": watches[1].layers,
-        "several_calls": sorted(watches[0].several | watches[1].several),
-        "n": n_seen,
+        "layers": list(dict.fromkeys(row["layer"] for row in rows)),
+        "layers_b": list(dict.fromkeys(row["layer_b"] for row in rows)),
+        "several_calls": sorted({path for block in found for path in block["several"]}),
+        "n": pairs.n,
     }
-    return Table.of([{"status": "ok", **row} for row in alike.rows()], facts)
+    return rows, facts
+
+
+def measure_of(spec: CkaSpec | SimilaritySpec) -> GramCKA:
+    """The kind of CKA that is asked for."""
+    return GramCKA(spec.kernel, spec.debiased)
+
+
+def blocks_of(data: Data, spec: CkaSpec | SimilaritySpec) -> list[Any]:
+    """The samples that are compared, in blocks."""
+    return sampled(data, spec.n, spec.block if spec.debiased else spec.n, spec.seed)
 
 
 def layers_of(model: nn.Module, patterns: Sequence[str] = ()) -> list[str]:
@@ -214,13 +265,15 @@ def sampled(data: Data, n: int, block: int, seed: int) -> list[Any]:
 class Watch:
     """A forward that gives the Gram matrices of modules' outputs, each made when the module returns: an operation in place may
     write to what it returned. While it is `learning` it keeps them by what the outputs were, and later makes none again of the
-    same outputs. `several` are modules that were called more than once: their first call counts."""
+    same outputs. `called` are modules in the order in which they returned; `several` are those that were called more than once:
+    their first call counts."""
 
     model: nn.Module
     layers: list[str]
     measure: GramCKA
     forward: Forward
     learning: bool = True
+    called: dict[str, None] = field(default_factory=dict)
     several: set[str] = field(default_factory=set)
     known: dict[Any, Tensor] = field(default_factory=dict)
 
@@ -240,7 +293,12 @@ class Watch:
         finally:
             for handle in handles:
                 handle.remove()
+        self.called |= dict.fromkeys(found)
         return {path: found.get(path, "the network's forward does not call it on these data") for path in self.layers}
+
+    def in_order(self, found: Grams) -> Grams:
+        """What a forward gave, in the order in which modules are called; at the end those that are not."""
+        return {path: found[path] for path in dict.fromkeys((*self.called, *found))}
 
     def _gram(self, path: str, outputs: Any, n: int) -> Tensor | str:
         outputs = outputs[0] if isinstance(outputs, tuple | list) and outputs else outputs
@@ -259,24 +317,37 @@ class Watch:
         return gram
 
 
-class _Pairs:
-    """Sums over blocks of all pairs of modules, or of those that are paired by name."""
+def _sums(measure: GramCKA, k: Tensor | str, l: Tensor | str) -> Tensor | str:  # noqa: E741
+    """What a block adds to a pair of modules, or why it has nothing."""
+    if isinstance(k, str):
+        return k
+    return l if isinstance(l, str) else measure.sums(k, l)
 
-    def __init__(self, measure: GramCKA) -> None:
-        self._measure, self._n = measure, 0
+
+def _added(measure: GramCKA, ours: Tensor | str, theirs: Tensor | str) -> list[float] | str:
+    """The same of modules of two networks, as plain values; a reason says of which of the two it is."""
+    named = {"layer": ours, "layer_b": theirs}
+    sums = _sums(measure, *(f"{column}: {of}" if isinstance(of, str) else of for column, of in named.items()))
+    return sums if isinstance(sums, str) else sums.tolist()
+
+
+class _Pairs:
+    """Sums over blocks of pairs of modules, on `n` samples."""
+
+    def __init__(self, measure: GramCKA, n: int = 0) -> None:
+        self._measure, self.n = measure, n
         self._sums: dict[tuple[str, str], Tensor | str] = {}
 
-    def add(self, a: Grams, b: Grams, n: int, each: bool = True) -> None:
-        self._n += n
-        for pair in [(x, y) for x in a for y in b] if each else [(x, x) for x in a]:
-            k, l, before = a[pair[0]], b[pair[1]], self._sums.get(pair, torch.zeros(3, dtype=torch.float64))  # noqa: E741
-            why = next((one for one in (before, k, l) if isinstance(one, str)), None)
-            self._sums[pair] = why or before + self._measure.sums(k, l)  # type: ignore[operator, arg-type]
+    def add(self, pair: tuple[str, str], sums: Tensor | str) -> None:
+        """What one block has; why it has nothing, stays."""
+        before = self._sums.get(pair, torch.zeros(3, dtype=torch.float64))
+        why = next((one for one in (before, sums) if isinstance(one, str)), None)
+        self._sums[pair] = why or before + sums  # type: ignore[operator]
 
     def rows(self) -> Iterable[Row]:
         none = {"metric": self._measure.name, "status": "not applicable"}
         for (a, b), sums in self._sums.items():
-            found = none | {"reason": sums} if isinstance(sums, str) else self._measure.row(sums, self._n)
+            found = none | {"reason": sums} if isinstance(sums, str) else self._measure.row(sums, self.n)
             yield {"layer": a, "layer_b": b, **found}
 
 
@@ -294,7 +365,9 @@ class _Alike:
 
     def update(self, state: _Pairs, seen: Observation) -> _Pairs:
         tensors = [leaf for leaf in leaves(seen.reference) if isinstance(leaf, Tensor)]
-        state.add(seen.reference, seen.outputs, len(tensors[0]) if tensors else 0, each=False)
+        state.n += len(tensors[0]) if tensors else 0
+        for path, gram in seen.reference.items():
+            state.add((path, path), _sums(self._measure, gram, seen.outputs[path]))
         return state
 
     def compute(self, state: _Pairs) -> list[Row]:

@@ -8,6 +8,7 @@ from layerscope.errors import UseError, unknown
 from layerscope.measures.catalogue import MEASURES
 from layerscope.query import seconds_of
 from layerscope.spec import BuffersRule, Spec
+from layerscope.step import Step
 
 REDRAW = ("law", "permutation", "moments")
 """Where random values come from."""
@@ -297,11 +298,52 @@ class SimilaritySpec(Spec):
         super().__post_init__()
         if any(step < 0 for step in self.steps or ()):
             raise UseError(f"steps are epochs from 0, not {list(self.steps or ())}")
-        if self.kernel not in KERNELS:
-            raise unknown("kernel", self.kernel, KERNELS)
-        for name in ("n", "block"):
-            if getattr(self, name) < 4:
-                raise UseError(f"{name} must be at least 4 samples, not {getattr(self, name)}")
+        _check_kernel(self)
+
+
+@dataclass(frozen=True)
+class CkaSpec(Spec):
+    """How similar the layers of two networks are, each of one to each of the other, on the data of the first."""
+
+    KIND: ClassVar[str] = "cka"
+
+    layers: tuple[str, ...] = ()
+    """Modules of the first network whose outputs are compared, by name or pattern with * and ?; all that own parameters, if
+    not given."""
+    layers_with: tuple[str, ...] = ()
+    """The same of the other network."""
+    step: str | None = None
+    """Whose values the first network has: init, epoch-N or step-N; the trained ones, if not given."""
+    step_with: str | None = None
+    """The same of the other network."""
+    n: int = SimilaritySpec.n
+    """Samples that activations are compared on, drawn at random; all, if there are fewer."""
+    kernel: str = SimilaritySpec.kernel
+    """linear, or rbf, whose width is the median distance between two samples."""
+    debiased: bool = SimilaritySpec.debiased
+    """Estimate without the bias that makes wide layers look alike, in blocks of samples; otherwise of all samples at once."""
+    block: int = SimilaritySpec.block
+    """Of debiased: samples that are compared with each other."""
+    seed: int = 0
+    """Seed of the choice of samples."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("step", "step_with"):
+            try:
+                Step.parse(getattr(self, name) or "final")
+            except ValueError as problem:
+                raise UseError(f"{name}: {problem}") from None
+        _check_kernel(self)
+
+
+def _check_kernel(spec: SimilaritySpec | CkaSpec) -> None:
+    """What all comparisons of activations refuse."""
+    if spec.kernel not in KERNELS:
+        raise unknown("kernel", spec.kernel, KERNELS)
+    for name in ("n", "block"):
+        if getattr(spec, name) < 4:
+            raise UseError(f"{name} must be at least 4 samples, not {getattr(spec, name)}")
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """How each layer stretches space as training goes on: the singular values of linear maps, at each checkpoint."""
 
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -49,7 +49,8 @@ def spectra(
     """How each layer stretches space at each checkpoint, and what training added to it; nothing of which layers matter.
 
     A layer is a linear layer, or a convolution on inputs of the size that it is given in a forward of `batch` (which needs no
-    targets, and one sample is enough); without a batch nothing is said of convolutions. Biases do not count.
+    targets, and one sample is enough; of a loader or a list of batches the first counts); without a batch nothing is said of
+    convolutions. Biases do not count.
 
     Rows of each layer (`part`) and `step`: `operator_largest`, `operator_stable_rank`, `operator_effective` and
     `operator_frobenius` of the linear map, and with `to` = start those of its difference to the start, where there is one; and
@@ -71,7 +72,7 @@ def spectra(
     names = [name for name, (path, _) in kinds.items() if path is not None]
     asked = matching(spec.layers, names, "linear layer or convolution") if spec.layers else names
     parts = [part for part in partition if part.name in asked]
-    sizes = None if batch is None else sizes_of(Subject(model, world, forward), batch)
+    sizes = None if batch is None else sizes_of(Subject(model, world, forward), one_batch(batch))
 
     def work(todo: Sequence[Part]) -> Iterator[list[Row]]:
         for part in todo:
@@ -98,6 +99,31 @@ def steps_of(trajectory: Trajectory, numbers: Sequence[int] | None) -> list[Step
     if numbers is None:
         return list(trajectory.steps)
     return sorted({trajectory.steps[0], trajectory.steps[-1], *map(trajectory.at, numbers)})
+
+
+def one_batch(given: Any) -> Any:
+    """A batch as it is; of a loader or a list of batches the first."""
+    if isinstance(given, Mapping) and given and all(map(_has_batches, given.values())):
+        raise UseError(
+            f"spectra takes one batch, or the data of one split, and not {', '.join(map(str, given))} at once"
+        )
+    if not _has_batches(given):
+        return given
+    if (first := next(iter(given), None)) is None:
+        raise UseError("batch= has no batch in it")
+    return first
+
+
+def _has_batches(given: Any) -> bool:
+    """Whether this yields batches, and is none. What a network is given may be a tuple of anything, but no list of nothing but
+    tuples, lists and mappings; and an object of a kind of its own that is data can be moved to a device."""
+    if isinstance(given, list):
+        return all(isinstance(each, tuple | list | Mapping) for each in given)
+    return (
+        isinstance(given, Iterable)
+        and not isinstance(given, Tensor | tuple | Mapping | str)
+        and not hasattr(given, "to")
+    )
 
 
 def linear(model: nn.Module, part: Part) -> tuple[str | None, str]:

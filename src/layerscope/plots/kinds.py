@@ -44,11 +44,22 @@ class Kind:
         return getattr(importlib.import_module(f"layerscope.plots.{self.module}"), name)
 
 
+def figures(table: Table) -> "dict[str, Figure]":
+    """The pictures of the table of any analysis, by name: as `figures/` of a run has them, and the report."""
+    kind = KINDS.get(_kind_of(table))
+    return kind.figures(table) if kind else maps.figures(table)
+
+
 def save_figures(table: Table, folder: Path, name: str) -> None:
     """Write the pictures of an analysis, each as NAME-PICTURE.png and .svg; of maps too."""
-    kind = KINDS.get(str(table.provenance.get("spec_kind")))
-    for each, figure in (kind.figures(table) if kind else maps.figures(table)).items():
+    for each, figure in figures(table).items():
         save(figure, folder / f"{name}-{each}")
+
+
+def _kind_of(table: Table) -> str:
+    """The kind of the spec that a table answers; empty where it does not say."""
+    spec = table.provenance.get("spec")
+    return str(table.provenance.get("spec_kind") or (spec.get("kind") if isinstance(spec, dict) else ""))
 
 
 KINDS = {
@@ -68,6 +79,7 @@ KINDS = {
         "Does the network compute the same as before, layer by layer, when a part is put back?",
         "similarity",
     ),
+    "cka": Kind("Similarity of two networks", "How similar are the layers of two networks, each to each?", "cka"),
     "measures": Kind(
         "Measures of generalisation",
         "What do measures of the whole network say about how well it generalises?",

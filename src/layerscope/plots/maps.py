@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from layerscope.plots import house, names, scales, words
-from layerscope.plots.grid import RANDOM, WHOLE, Grid, distance_grid, layer_grid
+from layerscope.plots.grid import RANDOM, WHOLE, Grid, distance_grid, has, has_distances, layer_grid
 from layerscope.table import Table
 
 if TYPE_CHECKING:
@@ -80,8 +80,9 @@ def distance_map(
 
 
 def figures(table: Table) -> "dict[str, Figure]":
-    """The layer map and, where there is a start, the two distance maps."""
-    found = {str(table.provenance.get("metric", "error")): layer_map(table)}
+    """The layer map and, where there is a start, the two distance maps; of values alone these are all."""
+    alone = not has(table) and has_distances(table)
+    found = {} if alone else {str(table.provenance.get("metric", "error")): layer_map(table)}
     if "to" in table.frame and "start" in set(table.frame["to"]):
         found |= {f"distance-{norm}": distance_map(table, norm) for norm in ("l2", "max")}
     return found

@@ -64,8 +64,7 @@ class Read:
     @property
     def kind(self) -> str:
         """The metric in words."""
-        name, debiased = self.metric.removesuffix("_debiased"), self.metric.endswith("_debiased")
-        return f"{KINDS.get(name, name)} {'without' if debiased else 'with'} bias"
+        return kernel(self.metric)
 
     @property
     def last(self) -> str:
@@ -89,6 +88,12 @@ class Read:
         below = [i for i, value in enumerate(values) if not value >= SIMILAR]
         after = below[-1] + 1 if below else 0
         return steps[after] if after < len(steps) else None
+
+
+def kernel(metric: str) -> str:
+    """A kind of CKA in words."""
+    name, debiased = metric.removesuffix("_debiased"), metric.endswith("_debiased")
+    return f"{KINDS.get(name, name)} {'without' if debiased else 'with'} bias"
 
 
 def sentences(table: Table) -> list[str]:

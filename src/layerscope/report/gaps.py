@@ -42,7 +42,8 @@ NO_NUMBER = ("failed", "diverged", "not applicable", "infeasible")
 
 
 def _asked_of(row: Record) -> str:
-    return ", ".join(filter(None, [row["part"], (row.get("measure") or row["metric"]).replace("_", " ")]))
+    layers = " and ".join(filter(None, [row.get("layer"), row.get("layer_b")]))
+    return ", ".join(filter(None, [row["part"] or layers, (row.get("measure") or row["metric"]).replace("_", " ")]))
 
 
 def training_notes(training: Table) -> list[str]:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from markupsafe import Markup
     from matplotlib.figure import Figure
 
+    from layerscope.plots.weights import Listing
+
 
 def make(run: Run) -> Path:
     """Write the report of a run as report.html in its folder, and return its path.
@@ -32,11 +34,16 @@ def make(run: Run) -> Path:
 
 
 def make_study(
-    folder: Folder, runs: Sequence[Run], verdicts: Table, names: Collection[str], figures: "Mapping[str, Figure]"
+    folder: Folder,
+    runs: Sequence[Run],
+    verdicts: Table,
+    names: Collection[str],
+    figures: "Mapping[str, Figure]",
+    listings: "Sequence[Listing]" = (),
 ) -> Path:
-    """Write the report of a reproduction as report.html: the claims with their verdicts, the figures of the study, and of each
-    run the analyses of these names; the first has the whole map."""
-    return folder.write(REPORT, render(runs[0], verdicts, names, runs[1:], figures).encode())
+    """Write the report of a reproduction as report.html: the claims with their verdicts, figures and tables of the study, and of
+    each run the analyses of these names; the first has the whole map."""
+    return folder.write(REPORT, render(runs[0], verdicts, names, runs[1:], figures, listings).encode())
 
 
 def render(
@@ -45,9 +52,10 @@ def render(
     names: Collection[str] | None = None,
     others: Sequence[Run] = (),
     figures: "Mapping[str, Figure] | None" = None,
+    listings: "Sequence[Listing]" = (),
 ) -> str:
-    """The report of a run as one HTML page without outside requests; with the verdicts and figures of the study it belongs to,
-    and with what was found of its other runs."""
+    """The report of a run as one HTML page without outside requests; with verdicts, figures and tables of the study it belongs
+    to, and with what was found of its other runs."""
     from markupsafe import Markup
 
     script = _source("script.js")
@@ -61,6 +69,7 @@ def render(
         **found,
         study=None if verdicts is None else study(verdicts),
         figures=pictures(dict(figures or {})),
+        listings=listings,
         **parts,
         script=Markup(script),
         script_hash=_hash(script),

@@ -17,13 +17,26 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+PIXELS = 96
+"""Of a page, in an inch of a figure."""
+SMALLEST = 0.85
+"""A picture that is wider than the page is made smaller, but not below this share: its letters must stay readable. What is then
+still wider can be moved sideways."""
+
+
 @dataclass(frozen=True)
 class Image:
-    """A picture in the page, and how to read it, where that is said."""
+    """A picture in the page, of so many pixels, and how to read it, where that is said."""
 
     name: str
     source: str
     reading: str
+    width: int
+
+    @property
+    def least(self) -> int:
+        """The width below which it does not get."""
+        return round(SMALLEST * self.width)
 
 
 @dataclass(frozen=True)
@@ -65,7 +78,12 @@ def key_of(name: str) -> str:
 def pictures(figures: "dict[str, Figure]", reading: Callable[[str], str] = lambda _: "") -> list[Image]:
     """Each figure embedded."""
     return [
-        Image(name.replace("-", " ").replace("_", " "), embedded(figure), reading(name))
+        Image(
+            name.replace("-", " ").replace("_", " "),
+            embedded(figure),
+            reading(name),
+            round(PIXELS * figure.get_figwidth()),
+        )
         for name, figure in figures.items()
     ]
 
