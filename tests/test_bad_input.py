@@ -315,7 +315,8 @@ def test_data_that_shuffle_can_be_gone_on_with_and_are_then_the_same_for_all():
     table = ls.evaluate(model, trajectory, variants, shuffled, anyway=True)
     steady = ls.evaluate(model, trajectory, variants, data())
     for metric in ("error", "error_delta", "cross_entropy_delta"):
+        # A sample's outputs may differ in their last bit with its place in a batch.
         assert table.where(metric=metric)["value"].tolist() == pytest.approx(
-            steady.where(metric=metric)["value"].tolist()
+            steady.where(metric=metric)["value"].tolist(), abs=1e-6
         )
     assert table.provenance["probe"]["held"]
