@@ -19,7 +19,7 @@ from layerscope.plots import landscape as plots
 
 from .networks import signs
 from .test_compare import inside
-from .test_criticality import Data, exact, linear
+from .test_criticality import Data, Margin, exact, linear
 from .test_zoo import everything, same
 
 ALPHAS = (0.0, 0.3, 0.7, 1.0)
@@ -154,7 +154,16 @@ def test_expected_errors_under_noise_are_those_of_the_closed_form():
         assert (row.n, row.interval) == (60, "draws")
         each = table.where(metric="error", perturbation="noise", alpha=row.alpha, sigma=row.sigma)["value"].iloc[:60]
         ends = ttest_1samp(each, 0).confidence_interval(0.999)
-        assert (row.value, row.low, row.high) == pytest.approx((each.mean(), *ends))
+        assert row.value == pytest.approx(each.mean())
+        if not row.reason:
+            assert (row.low, row.high) == pytest.approx(tuple(ends))
+        else:  # a little wider, where too many draws are the same
+            assert ends.low - 0.001 < row.low < ends.low < ends.high < row.high < ends.high + 0.001
+            assert (
+                row.reason
+                == "12 of 60 draws give the same value: the interval is as wide as what the samples of 49 leave open"
+            )
+    assert sum(means["reason"] == "") == 5
 
 
 def one_sided(trajectory: ls.Trajectory, data: Data, alpha: float, sigma: float, side: int) -> float:
@@ -238,6 +247,76 @@ def test_changes_under_noise_are_paired_by_draws():
     errors = table.where(perturbation="noise", metric="error_worsening")
     assert errors["low"].between(-1, 1).all()
     assert errors["high"].between(-1, 1).all()
+
+
+def hardly_moved(seed: int, n: int = 200) -> tuple[nn.Module, ls.Trajectory, Data]:
+    """A linear classifier that has all points right, and a start in almost the same direction."""
+    random = torch.Generator().manual_seed(seed)
+    w, x = torch.randn(5, generator=random), torch.randn(n, 5, generator=random)
+    start = 0.98 * w + 0.03 * torch.randn(5, generator=random)
+    model = Margin(w)
+    trajectory = ls.Trajectory.of(initial={"map.weight": start[None]}, final=ls.state_of(model))
+    return model, trajectory, [(x, (x @ w < 0).long())]
+
+
+BY_CHANCE = (7, 16, 18, 40, 44, 54, 63, 65, 89, 92, 106, 118)
+"""Of the first 130 seeds those where by Student's t over two draws errors surely fall, though the expected ones rise."""
+
+
+@pytest.mark.parametrize(("draws", "seeds"), [(2, BY_CHANCE), (3, range(5)), (12, range(2))])
+def test_errors_that_agree_by_chance_are_no_sure_fall(draws, seeds):
+    """Where the change from place to place is a sample or two, draws agree, and t over draws has hardly any width: over two
+    it misses the closed form in four of five tables, over three in two, where one in twenty may be missed."""
+    alphas, sigmas = (0.0, 0.5, 1.0), (0.1, 0.3)
+    for seed in seeds:
+        model, trajectory, data = hardly_moved(seed)
+        truth = {(a, s): exact(trajectory, data, a, s) for a in alphas for s in sigmas}
+        if seed in BY_CHANCE:
+            assert all(truth[a, s] > truth[b, s] for s in sigmas for a, b in combinations(alphas, 2))
+        spec = ls.LandscapeSpec(
+            alphas=alphas, sigmas=sigmas, draws=draws, metrics=("error",), parts=("map",), seed=seed
+        )
+        table = ls.landscape(model, trajectory, data, spec)
+        assert plots.falls(table, noise=True).rows == [] or seed not in BY_CHANCE
+        for row in table.where(perturbation="noise", metric="error_worsening").itertuples():
+            assert row.low <= truth[row.alpha, row.sigma] - truth[row.alpha_b, row.sigma] <= row.high
+
+
+def test_draws_that_agree_have_the_interval_of_their_samples():
+    """Bonett and Price's by hand, of the average of draws, at the level of all pairs; the mean at a place as its change."""
+    model, trajectory, data = hardly_moved(7)
+    spec = ls.LandscapeSpec(alphas=(0.0, 1.0), sigmas=(0.001,), draws=3, metrics=("error",), parts=("map",))
+    table = ls.landscape(model, trajectory, data, spec)
+    (row,) = table.where(perturbation="noise", metric="error_worsening").to_dict("records")
+    reason = "all 3 draws give the same value: the interval is what the samples of one leave open"
+    assert (row["n"], row["interval"], row["level"], row["reason"]) == (3, "draws", 0.95, reason)
+    more = round(200 * row["value"])
+    assert more > 0  # all of them on the way to the start: the trained network has none wrong
+    p, q = (more + 1) / 202, 1 / 202
+    half = norm.ppf(1 - 0.05 / 2 / 2) * math.sqrt((p + q - (p - q) ** 2) / 202)
+    assert (row["low"], row["high"]) == pytest.approx((p - q - half, p - q + half))
+    means = table.where(perturbation="noise", alpha=1.0)
+    means = means[means["draw"].isna() & (means["metric"] != "error_worsening")]
+    half = norm.ppf(0.975) * math.sqrt(2 / 202 / 202)
+    assert list(means["value"]) == [0, 0]
+    assert list(means["low"]) == pytest.approx([-half, -half])
+    assert list(means["high"]) == pytest.approx([half, half])
+    assert set(means["reason"]) == {reason}
+    widths = [plots.widths(table, limit=limit)[-1] for limit in (half - 1e-9, half + 1e-9)]
+    assert [(width.alpha, width.sigma, width.sure) for width in widths] == [(1.0, 0.001, 0.0), (1.0, 0.001, 0.001)]
+
+
+def test_draws_that_agree_and_cannot_be_paired_have_no_interval():
+    model, trajectory, data = hardly_moved(7)
+    spec = ls.LandscapeSpec(alphas=(0.0, 1.0), sigmas=(0.001, 1.0), draws=3, metrics=("disagreement",), parts=("map",))
+    table = ls.landscape(model, trajectory, data, spec)
+    none, some = table.where(perturbation="noise", metric="disagreement_worsening").to_dict("records")
+    assert (none["sigma"], none["status"], none["interval"]) == (0.001, "ok", "")
+    assert none["reason"] == "all 3 draws give the same value, which does not say how far others lie from it"
+    assert math.isnan(none["low"])
+    assert some["low"] < some["value"] < some["high"]
+    found = plots.falls(table, "disagreement", noise=True)
+    assert (found.pairs, found.without) == (1, 1)
 
 
 def test_one_draw_has_no_interval_over_draws():

@@ -1,16 +1,19 @@
 """The whole experiment on networks with a known answer."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from scipy.stats import ttest_1samp
 from torch import nn
 
 import layerscope as ls
+from layerscope.analyses.draws import over_draws
 from layerscope.analyses.verdicts import verdict
 from layerscope.measures.distance import distances
-from layerscope.stats import Interval
+from layerscope.stats import Interval, paired_proportions
 
 from .networks import signs
 
@@ -96,6 +99,67 @@ def test_draws_are_independent_and_their_mean_has_an_interval():
     assert list(again.where(part="2", perturbation="rerandomize", metric="error")["value"][:2]) == list(
         draws["value"][:2]
     )
+
+
+def drawn(changes: list[float], low: float = math.nan, high: float = math.nan) -> list[dict[str, Any]]:
+    """Rows of draws: of an error, and of its change from 0.1, which 100 samples tell to within `low` and `high`."""
+    place = {"part": "a", "split": "test", "perturbation": "rerandomize", "status": "ok", "n": 100, "level": 0.95}
+    return [
+        place | {"metric": metric, "draw": draw, "value": value, "low": value - below, "high": value + above}
+        for draw, change in enumerate(changes)
+        for metric, value, below, above in (("error", 0.1 + change, 1.0, 1.0), ("error_delta", change, low, high))
+    ]
+
+
+def test_draws_that_agree_are_known_no_better_than_by_the_samples_of_one():
+    """Three draws that change nothing do not say that none would: of an error as of its change, which samples tell more of."""
+    error, change = over_draws(drawn([0.2] * 3, 0.03, 0.04), 0.95)
+    for row, value in ((error, 0.3), (change, 0.2)):
+        assert (row["value"], row["low"], row["high"]) == pytest.approx((value, value - 0.03, value + 0.04))
+        assert (row["n"], row["interval"], row["status"], row["level"]) == (3, "draws", "ok", 0.95)
+        assert row["reason"] == "all 3 draws give the same value: the interval is what the samples of one leave open"
+    error, change = over_draws(drawn([0.2, 0.2, 0.2001], 0.03, 0.04), 0.95)
+    assert (change["low"], change["high"]) == pytest.approx(
+        (change["value"] - 0.03 / math.sqrt(2), change["value"] + 0.04 / math.sqrt(2)), abs=1e-4
+    )
+    assert change["reason"].startswith("2 of 3 draws give the same value")
+    error, change = over_draws(drawn([0.2, 0.2, 0.3], 0.03, 0.04), 0.95)
+    assert (change["low"], change["high"]) == pytest.approx(ttest_1samp([0.2, 0.2, 0.3], 0).confidence_interval())
+    assert "reason" not in change
+    error, change = over_draws(drawn([0.2] * 3), 0.95)
+    for row in (error, change):
+        assert "low" not in row
+        assert row["reason"] == "all 3 draws give the same value, which does not say how far others lie from it"
+
+
+def test_draws_that_agree_and_are_known_exactly_are_not_sure_for_that():
+    """Bounds of certified answers hold for these data, and have no width once all are used: by hand, 20 of 100 went wrong."""
+    _, exact = over_draws(drawn([0.2] * 3, 0.0, 0.0), 0.95, bounded=True)
+    ends = paired_proportions(20, 0, 100)
+    assert (exact["low"], exact["high"]) == pytest.approx(ends)
+    error, change = over_draws(drawn([-0.2] * 3, 0.01, 0.02), 0.95, bounded=True)
+    low, high = paired_proportions(0, 20, 100)
+    assert (change["low"], change["high"]) == pytest.approx((low - 0.01, high + 0.02))
+    assert error["value"] == pytest.approx(-0.1)
+
+
+def test_a_layer_whose_draws_agree_is_judged_by_the_samples():
+    """What follows is dead, so that no draw changes anything: on few samples that decides nothing."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    start = ls.state_of(model)
+    with torch.no_grad():
+        for tensor in (model[2].weight, model[2].bias):
+            tensor.zero_()
+        model[2].bias[0] = 1.0
+    trajectory = ls.Trajectory.of(initial=start, final=ls.state_of(model))
+    for n, expected in ((10, "undecided"), (2000, "ambient")):
+        data = [(torch.randn(n, 4), torch.zeros(n, dtype=torch.long))]
+        table = ls.robustness(model, trajectory, data, ls.RobustnessSpec(draws=3))
+        rows = table.where(part="0", perturbation="rerandomize", metric="error_delta")
+        mean = rows[rows["draw"].isna()].iloc[0]
+        assert (mean["value"], mean["n"], mean["verdict"]) == (0, 3, expected)
+        assert (mean["low"], mean["high"]) == pytest.approx(paired_proportions(0, 0, n))
 
 
 def test_no_start_is_no_crash():

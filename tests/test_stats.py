@@ -20,6 +20,68 @@ def test_mean_against_scipy():
     assert math.isnan(stats.mean(values[:1]).low)
 
 
+def apart(values: list[float], half: float) -> list[stats.Interval]:
+    return [stats.Interval(value - half, value + 2 * half) for value in values]
+
+
+def test_draws_that_differ_have_the_interval_of_their_mean():
+    values = np.random.default_rng(0).normal(size=9)
+    never = (pytest.fail("not asked for") for _ in range(9))
+    assert stats.over_draws(values, never) == stats.mean(values)
+    assert math.isnan(stats.over_draws(values[:1], never).low)
+
+
+def test_draws_that_agree_have_no_narrower_interval_than_their_own():
+    """By hand: of n draws of which the most frequent value has k, n - k + 1 count."""
+    same = [0.2, 0.2, 0.2]
+    assert stats.over_draws(np.array(same), apart(same, 0.1)) == pytest.approx((0.1, 0.4))
+    two = [0.2, 0.2, 0.3 - 1e-4, 0.3, 0.2]
+    found = stats.over_draws(np.array(two), apart(two, 1.0))
+    assert found == pytest.approx((np.mean(two) - 1 / math.sqrt(3), np.mean(two) + 2 / math.sqrt(3)))
+    assert stats.over_draws(np.array(two), apart(two, 1e-3)) == stats.mean(
+        np.array(two)
+    )  # they differ by more than that
+
+
+def test_draws_that_agree_without_intervals_of_their_own():
+    none = [stats.Interval(math.nan, math.nan)] * 3
+    assert all(map(math.isnan, stats.over_draws(np.full(3, 0.2), none)))
+    some = np.array([0.2, 0.2, 0.3])
+    assert stats.over_draws(some, none) == stats.mean(some)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([], 0),
+        ([0.1], 1),
+        ([0, 0], 1),
+        ([0, 1], 2),
+        ([2, 1, 1, 2, 1, 0], 4),
+        ([0.3 - 0.2, 0.4 - 0.3, 0.5 - 0.4], 1),  # but for rounding
+        ([-1e-12, 2e-12, 1.0000000001e-12], 3),
+    ],
+)
+def test_how_many_draws_are_unlike_each_other(values, expected):
+    assert stats.unlike(np.array(values, dtype=float)) == expected
+
+
+@pytest.mark.parametrize("level", [0.95, 1 - 0.05 / 9])
+@pytest.mark.parametrize(("draws", "together"), [(2, 1), (3, 1), (12, 1), (3, 3), (12, 3)])
+def test_means_over_draws_cover_where_changes_are_rare(draws, together, level):
+    """In a draw so many of 200 samples go wrong as a Poisson variable says, one by one or three `together`. Student's t misses
+    in most cases where few do: all draws are the same."""
+    random, n = np.random.default_rng(0), 200
+    for expected in (0.1, 0.5, 3):
+        counts = together * random.poisson(expected / together, size=(150, draws))
+        own = [[stats.paired_proportions(int(count), 0, n, level) for count in some] for some in counts]
+        found = [stats.over_draws(some / n, each, level) for some, each in zip(counts, own, strict=True)]
+        assert np.mean([not low <= expected / n <= high for low, high in found]) <= 1 - level + 0.03
+        if expected == 0.1:
+            plain = [stats.mean(some / n, level) for some in counts]
+            assert np.mean([not low <= expected / n <= high for low, high in plain]) > 0.3
+
+
 @pytest.mark.parametrize("p", [0.02, 0.1, 0.5, 0.9])
 def test_wilson_covers(p):
     n = 400

@@ -1,7 +1,7 @@
 """Intervals, each with the name of its method. Plain numbers in, plain numbers out."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -50,6 +50,32 @@ def mean(values: np.ndarray, level: float = 0.95) -> Interval:
     half = float(t.ppf((1 + level) / 2, n - 1)) * float(np.std(values, ddof=1)) / math.sqrt(n)
     centre = float(np.mean(values))
     return Interval(centre - half, centre + half)
+
+
+def over_draws(values: np.ndarray, own: Iterable[Interval], level: float = 0.95) -> Interval:
+    """Interval of the mean over independent draws: Student's t, as `mean`, and where draws agree, no narrower than what their
+    `own` intervals, over samples, come to for as many draws as are `unlike`.
+
+    Counts agree by chance, and where they are small all of them do. Then t is narrow, or has no width at all, for no reason:
+    that three draws turn no sample round does not say that none would. Where no two draws agree, it is t alone, and `own` is
+    not asked for. NaN for fewer than two draws, and where all agree and have no intervals of their own (NaN).
+    Coverage: docs/decisions/0003.
+    """
+    spread, draws = mean(values, level), unlike(values)
+    if len(values) < 2 or draws == len(values):
+        return spread
+    centre, ends = float(np.mean(values)), np.array(list(own))
+    below, above = np.abs(ends - values[:, None]).mean(0) / math.sqrt(draws)
+    if math.isnan(below + above):
+        return spread if draws > 1 else Interval(math.nan, math.nan)
+    return Interval(min(spread.low, centre - below), max(spread.high, centre + above))
+
+
+def unlike(values: np.ndarray) -> int:
+    """One, and how many values are not the most frequent one, but for rounding: 1 where all agree, all where no two do."""
+    gaps = np.diff(np.sort(values)) > 1e-9 * np.max(np.abs(values), initial=0.0)
+    runs = np.split(gaps, np.flatnonzero(gaps))
+    return len(values) - max(int((~run).sum()) for run in runs)
 
 
 def around(value: float, influence: np.ndarray, level: float = 0.95) -> Interval:

@@ -1,6 +1,7 @@
 """What lies around the way from start to trained: path curves and the valley, of chatterji2020, on any trajectory."""
 
 import copy
+import math
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -12,7 +13,7 @@ from torch import nn
 
 from layerscope import metrics as built_in
 from layerscope import runtime, stats
-from layerscope.analyses.draws import over_draws
+from layerscope.analyses.draws import of_draws, over_draws
 from layerscope.analyses.robustness import PLAN, Data, checked, divided, engine_of, steady
 from layerscope.analyses.spec import LandscapeSpec, Plan
 from layerscope.engine.batches import Forward, Targets, outputs_of, targets_of
@@ -83,7 +84,7 @@ def landscape(
     name (test, train) -> data; batches, `forward`, `targets`, `anyway` and `plan` are as in `evaluate`.
 
     Rows, by `perturbation`: `none` the unmodified network; `interpolate` a Part at a place; `noise` with N(0, sigma^2) added
-    there to each of the Part's parameters, one row a `draw` and one over all draws (no `draw`; t interval over draws). With the
+    there to each of the Part's parameters, one row a `draw` and one over all draws (no `draw`; interval over draws). With the
     spec's `valley` a draw is measured on both sides (`side`) of the way: u where its inner product with the start has that
     sign, else -u, which has the same law. The start and the two sides are the picture; they are not a plane: each draw has
     a direction of its own. Each metric has a row for itself and one for the paired difference to the unmodified network
@@ -93,7 +94,8 @@ def landscape(
 
     `..._worsening` is by how much worse a metric is at `alpha` than at `alpha_b`, nearer the trained values: below 0 where it
     falls toward the start. Without noise it is paired by samples (interval `population`, as that of the differences), with noise
-    by draws, which are the same at all places (interval `draws`, for these data). There are all pairs of places of each
+    by draws, which are the same at all places (interval `draws`, for these data): Student's t, and where draws agree, as small
+    counts do, no narrower than the samples of a draw make it (`stats.over_draws`). There are all pairs of places of each
     curve without sides; their intervals hold for all pairs of all curves, metrics and splits at once, by Bonferroni, as far as
     each one holds: Bonett and Price's and Student's are approximations. `plots.landscape` finds where a curve surely falls
     (`falls`), and how much noise a place bears (`widths`).
@@ -246,6 +248,7 @@ class _Worsening:
     def __init__(self, metric: Metric[Any], level: float, answers: int) -> None:
         self.metric, self.level, self.name = metric, level, f"{metric.name}{WORSENING}"
         self._all = 1 - (1 - level) / max(answers, 1)
+        self._paired = isinstance(metric, SampleMean | TokenMean)
         self._sign = -1 if getattr(metric, "better", "lower") == "higher" else 1
         self._strict: Any = copy.copy(metric)
         self._strict.level = self._all
@@ -256,22 +259,28 @@ class _Worsening:
         if bad := next((row for row in ends if row["status"] != "ok"), None):
             return {"metric": self.name, "status": bad["status"], "reason": bad.get("reason", "")}
         row = {"metric": self.name, "unit": ends[0].get("unit", ""), "status": "ok", "engine": ends[0]["engine"]}
-        noisy = "draw" in ends[0]
-        if not noisy and not isinstance(self.metric, SampleMean | TokenMean):
+        if "draw" in ends[0]:
+            return row | self._by_draws(ends[: len(here)], ends[len(here) :], row["unit"])
+        if not self._paired:
             reason = f"{self.metric.name} is no mean over samples, so that two places cannot be paired"
             return row | {"status": "not applicable", "reason": reason}
-        return row | (self._by_draws(ends, row["unit"]) if noisy else self._by_samples(*ends))
+        return row | self._by_samples(*ends)
 
-    def _by_draws(self, ends: Sequence[Row], unit: str) -> Row:
-        values = np.array([row["value"] for row in ends]).reshape(2, -1)
-        changes = self._sign * (values[0] - values[1])
-        row: Row = {"value": float(changes.mean()), "n": len(changes)}
-        if len(changes) < 2:
-            return row | {"reason": "one draw has no interval over draws"}
-        low, high = stats.mean(changes, self._all)
+    def _by_draws(self, here: Sequence[Row], there: Sequence[Row], unit: str) -> Row:
+        draws = list(zip(here, there, strict=True))
+        changes = self._sign * np.array([own["value"] - other["value"] for own, other in draws])
+        row = {"value": float(changes.mean()), "n": len(changes)}
+        found = of_draws(changes, (self._of_one(*draw) for draw in draws), self._all)
+        if "low" not in found:
+            return row | found
         if unit == SHARE:  # few draws say less than that
-            low, high = max(low, -1.0), min(high, 1.0)
-        return row | {"low": low, "high": high, "interval": "draws", "level": self.level}
+            found |= {"low": max(found["low"], -1.0), "high": min(found["high"], 1.0)}
+        return row | found | {"level": self.level}
+
+    def _of_one(self, here: Row, there: Row) -> stats.Interval:
+        """The interval of one draw, over samples; NaN where samples cannot be paired."""
+        row = self._by_samples(here, there) if self._paired else {"low": math.nan, "high": math.nan}
+        return stats.Interval(row["low"], row["high"])
 
     def _by_samples(self, here: Row, there: Row) -> Row:
         both = [(own, other) for (own, _), (other, _) in zip(here["state"], there["state"], strict=True)]

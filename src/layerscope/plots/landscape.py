@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
-from layerscope import stats
 from layerscope.partition import WHOLE
 from layerscope.plots import house, names, scales, words
 from layerscope.plots.about import About, deciding
@@ -33,7 +32,7 @@ STYLES = ("-", (0, (5, 2)), (0, (1.5, 1.5)))
 
 class Width(NamedTuple):
     """How much noise a place bears: the largest `sigma` of the grid up to which the mean stays at most a limit (0 where only the
-    place without noise does, NaN where not even that), `sure` by the upper ends of t intervals over draws, each for itself;
+    place without noise does, NaN where not even that), `sure` by the upper ends of intervals over draws, each for itself;
     whether that sigma is the `largest` of the grid, so that it may bear more."""
 
     part: str
@@ -85,46 +84,41 @@ def falls(table: Table, metric: str | None = None, split: str | None = None, noi
 
 def widths(table: Table, metric: str = "error", limit: float = LIMIT, split: str | None = None) -> list[Width]:
     """How much noise each place of each Part bears with a mean `metric` of at most `limit` (in the unit of the table), on the
-    training data, where there are no such on the test data. The mean is over draws, of both sides where they are told apart.
+    training data, where there are no such on the test data. The mean is over draws, of both sides where they are told apart
+    (the upper end is the mean of theirs: their draws are the same, so that it is rather too high than too low).
     """
     rows = records(table.where(metric=metric, split=split or _split(table)))
     still = {(row["part"], row["alpha"]): row for row in rows if row["perturbation"] == "interpolate"}
-    drawn: dict[tuple[str, float, float], dict[int, list[Record]]] = {}
+    noisy: dict[tuple[str, float, float], list[Record]] = {}
     for row in rows:
-        if row["perturbation"] == "noise" and row.get("draw") is not None:
-            cell = drawn.setdefault((row["part"], row["alpha"], row["sigma"]), {})
-            cell.setdefault(row["draw"], []).append(row)
-    return [_width(place, row, drawn, limit) for place, row in still.items() if row["status"] != "not applicable"]
+        if row["perturbation"] == "noise" and row["status"] != "not applicable":
+            noisy.setdefault((row["part"], row["alpha"], row["sigma"]), []).append(row)
+    return [_width(place, row, noisy, limit) for place, row in still.items() if row["status"] != "not applicable"]
 
 
 def _width(
     place: tuple[str, float],
     still: Record,
-    drawn: Mapping[tuple[str, float, float], Mapping[int, list[Record]]],
+    noisy: Mapping[tuple[str, float, float], Sequence[Record]],
     limit: float,
 ) -> Width:
-    cells = [(sigma, draws) for (part, alpha, sigma), draws in sorted(drawn.items()) if (part, alpha) == place]
+    cells = [(sigma, rows) for (part, alpha, sigma), rows in sorted(noisy.items()) if (part, alpha) == place]
     ends = [0.0, *(sigma for sigma, _ in cells)]
-    means = [(_value(still), _value(still)), *(_mean(draws) for _, draws in cells)]
+    means = [(_number(still, "value"),) * 2, *(_mean(rows) for _, rows in cells)]
     borne = [_last([mean[which] <= limit for mean in means]) for which in (0, 1)]
     sigma, sure = (math.nan if at < 0 else ends[at] for at in borne)
     return Width(*place, sigma, sure, borne[0] == len(cells) and bool(cells))
 
 
-def _mean(draws: Mapping[int, Sequence[Record]]) -> tuple[float, float]:
-    """The mean over draws and the upper end of its interval; infinite where a draw has no number."""
-    import numpy as np
-
-    values = np.array([np.mean([_value(row) for row in sides]) for sides in draws.values()])
-    if not np.isfinite(values).all():
-        return math.inf, math.inf
-    level = next(iter(draws.values()))[0]["level"]
-    high = stats.mean(values, level).high if len(values) > 1 else math.inf
-    return float(values.mean()), high
+def _mean(rows: Sequence[Record]) -> tuple[float, float]:
+    """The mean over draws and the upper end of its interval; infinite where a draw has no number, or there is no interval."""
+    values = [_number(row, "value") for row in rows if row.get("draw") is not None]
+    highs = [_number(row, "high") for row in rows if row.get("draw") is None]
+    return sum(values) / len(values), sum(highs) / len(highs) if highs else math.inf
 
 
-def _value(row: Record) -> float:
-    return row["value"] if row["status"] == "ok" and row["value"] is not None else math.inf
+def _number(row: Record, name: str) -> float:
+    return row[name] if row["status"] == "ok" and row[name] is not None else math.inf
 
 
 def _last(holds: Sequence[bool]) -> int:
