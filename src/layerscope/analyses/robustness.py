@@ -199,7 +199,9 @@ def robustness(
     rows += _not_applicable(world, [*partition, everything], steps, redraw, refused, deciding)
     unused = _unused(model, partition, probes.values())
     rows = [
-        row | {"reason": unused[row["part"]]} if row.get("part") in unused and not row.get("reason") else row
+        row | {"reason": unused[row["part"]]}
+        if row.get("part") in unused and (row["status"] == "ok" or not row.get("reason"))
+        else row
         for row in rows
     ]
     judge = Judge(**_better(deciding), chance=chance, spec=spec)

@@ -297,7 +297,7 @@ def _over_draws(draws: Sequence[Cell]) -> Cell:
     if failed := [cell for cell in draws if cell.missing]:
         return failed[0]
     values = np.array([cell.value for cell in draws])
-    low, high = stats.mean(values)
+    low, high = stats.over_draws(values, [stats.Interval(cell.low, cell.high) for cell in draws])
     return Cell(float(values.mean()), low, high, len(values), "draws", 0.95)
 
 
