@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import spearmanr
+from scipy.stats import kendalltau, spearmanr
 
 from layerscope.cli import main
 from layerscope.studies.chatterji2020 import (
@@ -18,7 +18,7 @@ from layerscope.studies.chatterji2020 import (
     spectra,
 )
 from layerscope.studies.chatterji2020.networks import BASE, corrupt, fixup
-from layerscope.studies.frame import Replicate
+from layerscope.studies.frame import Replicate, judge
 from layerscope.studies.session import units
 from layerscope.table import Table
 
@@ -134,12 +134,9 @@ def test_similarity_of_ambient_and_critical_modules():
     assert activations.steepest(one) == pytest.approx(0.5 / 0.8)
 
 
-def network_criticality(values) -> Table:
-    rows = [
-        {"part": WHOLE, "metric": "criticality", "eps": eps, "value": v}
-        for eps, v in zip(criticality.EPS, values, strict=True)
-    ]
-    return Table.of(rows)
+def network_criticality(values, eps=criticality.EPS) -> Table:
+    rows = [{"part": WHOLE, "metric": "criticality", "eps": e, "value": v} for e, v in zip(eps, values, strict=True)]
+    return Table.of(rows, {"error": 0.01})
 
 
 def test_the_smallest_ratio_of_criticalities():
@@ -155,6 +152,132 @@ def test_the_smallest_ratio_of_criticalities():
     assert math.isnan(of((1.0, 1.0, 1.0), (math.nan, 4.0, 8.0)))
     assert math.isnan(of((1.0, 1.0, 0.0), (1.0, 4.0, 8.0)))
     assert math.isnan(of((1.0, 1.0, 1.0), (0.0, 4.0, 8.0)))
+
+
+@pytest.mark.parametrize(
+    ("scale", "eps"),
+    [
+        ("smoke", (0.1, 0.2, 0.3)),
+        ("small", (0.1, 0.2, 0.3)),
+        ("paper", (0.025, 0.05, 0.075, 0.1, 0.125, 0.15)),
+    ],
+)
+def test_the_ratio_is_over_the_eps_of_its_scale(scale, eps):
+    """At paper scale those of the figure; elsewhere ours, and the scale says why."""
+    of_scale = criticality.FIG5.scales[scale]
+    assert of_scale.analyses["criticality"].eps == eps
+    assert ("training errors of such networks are near 5 %" in of_scale.about) == (scale == "small")
+    (claim,) = criticality.FIG5.claims
+    assert ", ".join(f"{each:g}" for each in eps) in claim.statistic
+    growing = network_criticality([1.0 + k for k in range(len(eps))], eps)
+    tables = {
+        ("resnet", "criticality"): network_criticality([1.0] * len(eps), eps),
+        ("corrupt", "criticality"): growing,
+    }
+    assert claim.per_run(Replicate(tables)) == 0  # at the smallest eps
+    short = network_criticality([1.0], eps[:1])
+    assert math.isnan(claim.per_run(Replicate(tables | {("corrupt", "criticality"): short})))
+
+
+GAPS = {"resnet": 0.1, "conv-w4": 0.3, "fcn1-w256": 0.2, "fcn3-w128": 0.4}
+
+
+def four(values, gaps=GAPS) -> Replicate:
+    """Part (b): by network its criticality at each eps; and the two networks of part (a)."""
+    tables = {}
+    for name, found in {**values, "corrupt": (9.0, 9.0, 9.0)}.items():
+        tables[name, "criticality"] = network_criticality(found)
+        tables[name, "gap"] = measured(gaps.get(name, 0.9))
+    return Replicate(tables)
+
+
+VALUES = {
+    "resnet": (1.0, 1.0, 0.0),
+    "conv-w4": (3.0, 2.0, math.nan),
+    "fcn1-w256": (2.0, 3.0, 2.0),
+    "fcn3-w128": (4.0, 4.0, 1.0),
+}
+
+
+def test_four_architectures_are_ranked_at_each_eps():
+    """By medians over seeds; of four networks only a tau of 1 or -1 has an interval, and it is as wide as that."""
+    doubled = {name: tuple(3 * v for v in row) for name, row in VALUES.items()}
+    seeds = [four(VALUES), four(VALUES), four(doubled, {name: 2 * gap for name, gap in GAPS.items()})]
+    found = criticality.Architectures(seeds)
+    assert found.names == list(GAPS)
+    assert found.gaps == pytest.approx(list(GAPS.values()))
+    ranked = found.ranked()
+    assert [each.eps for each in ranked] == list(criticality.EPS)
+    gaps = list(GAPS.values())
+    assert ranked[0].tau == pytest.approx(1.0)
+    assert (ranked[0].high, ranked[0].n) == (1.0, 4)
+    assert ranked[0].low < 0
+    assert ranked[1].tau == pytest.approx(kendalltau([VALUES[name][1] for name in GAPS], gaps).statistic)
+    assert math.isnan(ranked[1].low)
+    assert ranked[2].tau == pytest.approx(kendalltau([0.0, 2.0, 1.0], [0.1, 0.2, 0.4]).statistic)
+    assert ranked[2].n == 3
+
+
+def test_what_is_shown_of_four_architectures():
+    (listing,) = criticality.FIG5.listings([four(VALUES)] * 2)
+    assert listing.heads == ["network", "gap", "eps = 0.1", "eps = 0.2", "eps = 0.3"]
+    assert listing.rows[1] == ["conv-w4", "30.00", "3", "2", "-"]
+    assert [row[0] for row in listing.rows] == [*GAPS, "Kendall's tau with the gap"]
+    assert listing.rows[-1][2].startswith("1.00 (interval: -0.68 to 1.00; n = 4)")
+    assert listing.rows[-1][3] == "0.67 (interval: none; n = 4)"
+    assert "Four networks decide nothing" in listing.caption
+    figures = criticality.FIG5.figures([four(VALUES)] * 2)
+    assert list(figures) == ["criticality-against-eps", "architectures-against-eps"]
+    upper, lower = figures["architectures-against-eps"].axes
+    assert upper.get_yscale() == "symlog"  # a criticality of 0 can be seen
+    assert upper.get_ylim()[0] < 0
+    lines = {line.get_label(): list(line.get_ydata()) for line in upper.lines}
+    assert lines["resnet (gap 10.00 points)"] == [1.0, 1.0, 0.0]
+    dots = [line for line in lower.lines if line.get_marker() == "o"]
+    assert [line.get_ydata()[0] for line in dots] == pytest.approx([1.0, 2 / 3, 1 / 3])
+    for figure in figures.values():
+        figure.draw_without_rendering()
+        box, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+        assert min(box.x0, box.y0) > -0.01
+        assert box.x1 < width + 0.01
+        assert box.y1 < height + 0.01
+    positive = dict.fromkeys(GAPS, (3.0, 2.0, 1.0))
+    assert criticality.FIG5.figures([four(positive)])["architectures-against-eps"].axes[0].get_yscale() == "log"
+
+
+def test_an_architecture_of_part_b_does_not_decide_part_a():
+    """It may be undertrained; a network of part (a) may not."""
+    seeds = [four(VALUES | {"resnet": (1.0, 1.0, 1.0)}) for _ in range(5)]
+    assert judge(criticality.FIG5, seeds).frame["verdict"].item() == "holds"
+    tables = {
+        key: Table(table.frame, {"error": 0.2}) for key, table in seeds[0].tables.items() if key[0] == "fcn3-w128"
+    }
+    other = Replicate({**seeds[0].tables, **tables})
+    assert judge(criticality.FIG5, [other, *seeds[1:]]).frame["verdict"].item() == "holds"
+    tables = {key: Table(table.frame, {"error": 0.2}) for key, table in seeds[0].tables.items() if key[0] == "corrupt"}
+    undertrained = judge(criticality.FIG5, [Replicate({**seeds[0].tables, **tables}), *seeds[1:]])
+    assert undertrained.frame["reason"].item().startswith("undertrained: training error up to 20.0 %")
+    assert undertrained.provenance["training_error"] == 0.2
+
+
+@pytest.mark.parametrize("scale", ["smoke", "small", "paper"])
+def test_the_other_architectures_are_networks_of_the_contest(scale):
+    """Four with that of part (a), true labels; trained as there, so that both can share them."""
+    of_contest = contest.TABLE2.scales[scale].networks
+    mine = criticality.FIG5.scales[scale]
+    assert list(mine.networks)[:2] == ["resnet", "corrupt"]
+    others = list(mine.networks)[2:]
+    assert len(others) == 3
+    assert all(mine.networks[name] == of_contest[name] for name in others)
+    assert "part (b)" in mine.about
+
+
+def test_notes_say_which_criticality_and_which_gap():
+    assert "another number than that of tables 2 to 5" in criticality.FIG5.note
+    assert "layers with their biases" in criticality.FIG5.note
+    for study in contest.STUDIES:
+        assert "another number than that of fig5" in study.note
+        assert ("clean test error less noisy training error" in study.note) == (study is contest.TABLE2)
 
 
 def measured(gap: float, **values: float) -> Table:
@@ -177,6 +300,8 @@ def test_the_lead_of_criticality_over_the_best_other():
     found = contest.lead([Replicate(tables)])
     assert (found.n, found.reason) == (24, "")
     assert 0 < found.low < found.value < found.high <= 2
+    ranked, *_ = contest.TABLE2.listings([Replicate(tables)])
+    assert ranked.rows[0][:2] == ["network criticality", "1.00"]
     few = contest.lead([Replicate(dict(list(tables.items())[:10]))])
     assert few.reason == "10 networks of different kinds; at least 20 are needed"
     assert set(contest.figures([Replicate(tables)])) >= {"tau"} or contest.figures([Replicate(tables)])
@@ -193,6 +318,8 @@ def test_the_best_tau_over_widths():
     assert found.value == pytest.approx(1.0)  # log_pfn
     assert (found.n, found.reason) == (5, "")
     assert contest.best_tau([Replicate(tables)]).reason.startswith("1 run;")
+    ranked, *_ = contest.TABLE4.listings([Replicate(tables)])
+    assert ranked.caption.endswith("Of 4 networks only: two measures are seldom told apart by fewer than 20.")
 
 
 def test_the_conjecture_is_a_difference():
@@ -233,6 +360,7 @@ def test_smoke(name, networks, tmp_path):
     assert main(made) == 0
     page = (tmp_path / "out" / "report.html").read_text()
     assert "The claims of the paper" in page
+    assert ('id="study-listing-1"' in page) == (name.split("/")[1] in ("fig5", "table2", "table3", "table4", "table5"))
     assert list((tmp_path / "out" / "figures").glob("*.png"))
     verdicts = Table.open(tmp_path / "out" / "verdicts.parquet")
     assert set(verdicts.frame["verdict"]) == {"inconclusive"}

@@ -11,6 +11,7 @@ import layerscope as ls
 from layerscope.errors import UseError
 from layerscope.partition import WHOLE
 from layerscope.plots import compare as shown
+from layerscope.plots.grid import records
 
 # chatterji2020, Table 2: error on CIFAR-10 in per cent, measures, and the paper's tau of each.
 NETWORKS = ("ResNet18", "ResNet34", "ResNet50", "ResNet101", "DenseNet121", "VGG11", "VGG16", "FCN I", "FCN II")
@@ -167,6 +168,85 @@ def test_values_at_an_edge_count_and_are_counted():
     tables = {f"n{at}": network(at / 10, {"criticality": at}, {"criticality": "on the edge"}) for at in range(1, 5)}
     row = only(ls.compare(tables), metric="tau")
     assert (row["n"], row["reason"]) == (4, "4 of 4 values lie at an end of what was searched")
+
+
+def searched(gap, value=1.0, low=1.0, high=1.0, error=0.01, eps=0.1, falls=(), metric="criticality", **facts):
+    """The table of one network with a criticality of two modules, the second surely of its value."""
+    row = {"metric": metric, "eps": eps, "status": "ok" if value is not None else "infeasible"}
+    rows = [
+        {"part": WHOLE, "metric": "generalisation_gap", "unit": "fraction", "value": gap, "status": "ok"},
+        {"part": WHOLE, "metric": "error", "split": "train", "value": error, "status": "ok"},
+        {**row, "part": "a", "value": value, "low": low, "high": high},
+        {**row, "part": "b", "value": 2.0, "low": 2.0, "high": 2.0, "status": "ok"},
+        {**row, "part": WHOLE, "value": value and value + 2},
+    ]
+    return ls.Table.of(rows, {"monotonicity": {"falls": list(falls)}, **facts})
+
+
+def test_values_that_are_in_doubt_are_counted():
+    """By draws, by a fall of the error, by a training error above eps; a missing value is not in doubt."""
+    fall = {"part": "a", "alpha": 0.5, "sigma": [0.1, 0.2], "error": [0.3, 0.1]}
+    tables = {
+        "sure": searched(0.1),
+        "guess": searched(0.2, 2.0, low=0.5, high=5.0),
+        "open": searched(0.3, 3.0, low=3.0, high=None, falls=[fall]),
+        "high": searched(0.4, 4.0, low=4.0, high=4.0, error=0.101),
+        "none": searched(0.5, None, low=None, high=None, error=0.2, falls=[fall]),
+        "equal": searched(0.6, 6.0, low=6.0, high=6.0, error=0.1),
+    }
+    table = ls.compare(tables)
+    row = only(table, metric="tau", measure="criticality")
+    assert (row["n"], row["value"]) == (5, 1)
+    assert row["reason"].split("; ") == [
+        "1 of 6 networks left out (none: infeasible)",
+        "2 of 6 values are sums in which draws leave at least one module in doubt, so that an estimate decides",
+        "1 of 6 values come with a warning that the error falls somewhere as noise grows, where search=sequential may miss "
+        "the best",
+        "2 of 6 networks have a training error above eps, where this measure means little",
+    ]
+    assert any(row["reason"] in said for said in shown.sentences(table))
+    assert row["reason"] in shown.remarks(table)[0]
+    (said,) = [text for text in table.provenance["warnings"] if "training error" in text]
+    assert said.startswith("2 of 6 networks have a training error above the eps of criticality (high and none): ")
+    assert said.rstrip(".") in " ".join(shown.remarks(table))
+    quiet = ls.compare({name: searched(gap / 10, gap, low=gap, high=gap) for gap, name in enumerate("abc", start=1)})
+    assert only(quiet, metric="tau")["reason"] == ""
+    assert not any("training error" in text for text in quiet.provenance["warnings"])
+
+
+@pytest.mark.parametrize(("alpha", "warned"), [(0.5, False), (1.0, True)])
+def test_pac_bayes_looks_at_the_trained_values_alone(alpha, warned):
+    fall = {"part": "a", "alpha": alpha, "sigma": [0.1, 0.2], "error": [0.3, 0.1]}
+    tables = {f"n{at}": searched(at / 10, at, at, at, falls=[fall], metric="pac_bayes") for at in range(1, 4)}
+    assert ("falls somewhere" in only(ls.compare(tables), metric="tau")["reason"]) == warned
+
+
+@pytest.mark.parametrize(
+    "facts", [{"changed_labels": 7}, {"data": {"name": "d", "noise": {"kind": "random", "differ": 7}}}]
+)
+def test_gaps_of_networks_with_label_noise_are_warned_of(facts):
+    tables = {f"n{at}": searched(at / 10, at, **(facts if at % 2 else {})) for at in range(1, 5)}
+    (said,) = [text for text in ls.compare(tables).provenance["warnings"] if "noise" in text]
+    assert said.startswith(
+        "2 of 4 networks were trained with label noise (n1 and n3), and test labels have none: their general"
+    )
+    clean = {
+        name: ls.Table(table.frame, {"data": {"name": "d", "noise": {"differ": 0}}}) for name, table in tables.items()
+    }
+    assert not any("noise" in text for text in ls.compare(clean).provenance["warnings"])
+    errors = [{"part": WHOLE, "metric": "error", "split": "test", "value": 0.1, "status": "ok"}]
+    tested = {name: ls.Table.of([*records(table.frame), *errors], table.provenance) for name, table in tables.items()}
+    by_error = ls.compare(tested, spec=ls.CompareSpec(target="error"))
+    assert not any("noise" in text for text in by_error.provenance["warnings"])  # test labels are clean
+
+
+def test_gaps_against_labels_before_noise_are_not_the_target():
+    def with_recovered(table):
+        row = {"part": WHOLE, "metric": "generalisation_gap", "split": "recovered", "value": -1.0, "status": "ok"}
+        return ls.Table.of([*records(table.frame), row], table.provenance)
+
+    table = ls.compare({f"n{at}": with_recovered(searched(at / 10, at)) for at in range(1, 4)})
+    assert list(table.where(metric="generalisation_gap")["value"]) == [0.1, 0.2, 0.3]
 
 
 def test_a_network_without_a_target():

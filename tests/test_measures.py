@@ -17,6 +17,7 @@ from scipy.stats import norm
 from torch import Tensor, nn
 
 import layerscope as ls
+from layerscope.data import Split
 from layerscope.errors import UseError
 from layerscope.measures.catalogue import CHEAP, DEAR, DIRECTION, LABELS, MEASURES
 from layerscope.measures.flatness import between
@@ -565,6 +566,91 @@ def test_ties_are_errors():
     rows = asked(model, ls.Trajectory.of(final=ls.state_of(model)), data)
     assert rows["error/train"]["value"] == 1
     assert rows["margin_median"]["value"] == 0
+
+
+def test_a_gap_of_noisy_training_labels_is_said_to_be_one():
+    """Clean test error less noisy training error: a warning, and the gap against the labels before the noise beside it."""
+    model = mlp()
+    trajectory = ls.Trajectory.of(initial=shaken(model), final=ls.state_of(model))
+    x, learned = problem(model, wrong=0)
+    true = learned.clone()
+    true[:12] = (true[:12] + 1) % 3  # the network has learned 12 wrong labels
+    test = batches(*problem(model, 40, wrong=10))
+    spec = ls.MeasuresSpec(which=("log_pfn",))
+
+    def of(train, **more):
+        return ls.measure(model, trajectory, {"train": train, **more}, spec)
+
+    table = of(Split(x, learned, true).batches(24), test=test)
+    rows = table.where(part=WHOLE).set_index(["metric", "split"])["value"]
+    assert (rows["error", "train"], rows["error", "recovered"]) == (0, 12 / 60)
+    assert rows["generalisation_gap", ""] == pytest.approx(10 / 40)
+    assert rows["generalisation_gap", "recovered"] == pytest.approx(10 / 40 - 12 / 60)
+    (row,) = table.where(metric="generalisation_gap", split="recovered").to_dict("records")
+    assert (row["n"], row["interval"]) == (40, "population")
+    assert row["low"] < row["value"] < row["high"]
+    (said,) = table.provenance["warnings"]
+    assert said.startswith(
+        "12 training labels were changed at random, and no test label was: the generalisation gap is the error"
+    )
+    assert table.provenance["changed_labels"] == 12
+    for quiet in (
+        of(Split(x, learned, true).batches(24)),  # there is no gap
+        of(Split(x, learned, learned).batches(24), test=test),  # noise that changed nothing
+        of(Split(x, learned).batches(24), test=test),
+        of(batches(x, learned), test=test),
+    ):
+        assert quiet.provenance["warnings"] == []
+        assert "recovered" not in set(quiet.where(metric="generalisation_gap")["split"])
+
+
+@pytest.mark.parametrize("which", [("criticality",), ("pac_bayes",), ("pac_bayes", "pac_bayes_joint", "criticality")])
+def test_what_the_searches_warn_of_is_not_lost(which):
+    """At an eps below the network's own error, with few draws, and from a start where noise can only help."""
+    model, trajectory, x, y, _ = linear(320)
+    (name, w), *_ = trajectory[ls.FINAL].items()
+    trajectory = ls.Trajectory.of(initial={name: -0.1 * w}, final=trajectory[ls.FINAL])
+    data = batches(x, torch.where(torch.arange(320) < 32, 1 - y, y), 320)
+    asked_for = {"eps": 0.05, "sigmas": (0.01, 1.0), "search": "grid", "draws": 20}
+    table = ls.measure(model, trajectory, {"train": data}, ls.MeasuresSpec(which=which, alphas=(0.0, 1.0), **asked_for))
+
+    def alone(alphas):
+        return ls.criticality(
+            model, trajectory, data, spec=ls.CriticalitySpec(**asked_for | {"alphas": alphas, "eps": (0.05,)})
+        )
+
+    found = [alone((1.0,))] if "pac_bayes" in which else []
+    found += [alone((0.0, 1.0))] if "criticality" in which else []
+    said = table.provenance["warnings"]
+    assert len(said) == len(set(said))
+    own = "PAC-Bayes: " if "criticality" not in which else ""
+    first = [own + text for text in found[-1].provenance["warnings"]]
+    assert said[: len(first)] == first
+    assert all(text.startswith("PAC-Bayes: ") for text in said[len(first) :])
+    checks = [each.provenance["monotonicity"] for each in found]
+    falls = checks[-1]["falls"]
+    assert bool(falls) == ("criticality" in which)  # it falls at alpha = 0
+    assert table.provenance["monotonicity"] == {
+        "pairs": sum(check["pairs"] for check in checks),
+        "able": sum(check["able"] for check in checks),
+        "fall": checks[-1]["fall"],
+        "falls": falls,
+    }
+    assert any("below the trained network's own error" in text for text in said)
+
+
+def test_a_fall_that_both_searches_saw_is_told_once():
+    """The trained network has all samples wrong, so that noise helps at alpha = 1, where both look."""
+    model, trajectory, x, y, _ = linear(320)
+    final = {name: 0.1 * w for name, w in trajectory[ls.FINAL].items()}
+    trajectory = ls.Trajectory.of(initial={"map.weight": torch.zeros(1, 5)}, final=final)
+    spec = ls.MeasuresSpec(which=DEAR[:3], alphas=(1.0,), sigmas=(0.01, 1.0), search="grid", draws=20)
+    table = ls.measure(model, trajectory, {"train": batches(x, 1 - y, 320)}, spec)
+    assert table.provenance["monotonicity"]["pairs"] == 2
+    assert len(table.provenance["monotonicity"]["falls"]) == 1
+    assert sum("expected error falls" in text for text in table.provenance["warnings"]) == 1
+    cheap = ls.measure(model, trajectory, {"train": batches(x, y)}, ls.MeasuresSpec(which=CHEAP))
+    assert "monotonicity" not in cheap.provenance
 
 
 def test_specs_of_criticality_are_asked_as_they_are_said():

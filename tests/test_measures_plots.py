@@ -5,6 +5,7 @@ import pytest
 import layerscope as ls
 from layerscope.measures.catalogue import LABELS, MEASURES
 from layerscope.plots import measures as shown
+from layerscope.plots.grid import records
 from layerscope.table import Table
 
 WHOLE = "whole network"
@@ -54,6 +55,37 @@ def test_sentences_say_what_was_found():
         "Without a value: squared distance from the start (no way)",
     ):
         assert text in said
+
+
+def test_a_gap_of_label_noise_is_told_beside_that_of_true_labels():
+    found = table()
+    recovered = {"part": WHOLE, "split": "recovered", "unit": "fraction", "status": "ok"}
+    more = [
+        {**recovered, "metric": "error", "value": 0.12, "n": 500},
+        {
+            **recovered,
+            "metric": "generalisation_gap",
+            "value": 0.05,
+            "low": 0.01,
+            "high": 0.11,
+            "n": 200,
+            "level": 0.95,
+        },
+    ]
+    noisy = Table.of([*_rows(found), *more], FACTS | {"changed_labels": 60})
+    first, second, *_ = shown.sentences(noisy)
+    assert "gap of 15.00 percentage points" in first
+    assert second == (
+        "That gap is clean test error less the error on noisy labels, for 60 training labels had been changed. Against the "
+        "labels before that 12.00 % of the training samples are wrong, and the gap is 5.00 percentage points (95 % interval "
+        "1.00 to 11.00)."
+    )
+    assert not any("noisy labels" in text for text in shown.sentences(found))
+
+
+def _rows(found: Table) -> list[dict]:
+    """The rows of a table, as they can be given to another."""
+    return [{key: of for key, of in row.items() if of is not None} for row in records(found.frame)]
 
 
 def test_without_test_data_no_gap_is_claimed():

@@ -24,7 +24,11 @@ CORE = {
     ),
     "metric": ("string", "what was measured"),
     "unit": ("string", "unit of value, low and high"),
-    "split": ("string", "data the metric was measured on: test, train; empty where none was needed"),
+    "split": (
+        "string",
+        "data the metric was measured on: test, train, recovered (train with the labels before label noise); empty where none "
+        "was needed",
+    ),
     "value": ("float64", "the number"),
     "n": ("Int64", "how many samples, draws or runs the number rests on"),
     "low": ("float64", "lower end of the interval"),

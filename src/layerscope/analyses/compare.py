@@ -12,6 +12,7 @@ from layerscope import ranking
 from layerscope.analyses.spec import CompareSpec
 from layerscope.errors import UseError, unknown
 from layerscope.measures.catalogue import DIRECTION
+from layerscope.plots import words
 from layerscope.plots.grid import WHOLE, records
 from layerscope.plots.means import SEED
 from layerscope.ranking import BEST, ENOUGH, Resamples
@@ -24,6 +25,13 @@ FEWEST = 3
 OUTCOMES = ("generalisation_gap", "error", "cross_entropy")
 """What a network's table has beside measures."""
 LACKING = "not applicable"
+SEARCHED = ("pac_bayes", "pac_bayes_joint", "criticality")
+"""Measures that rest on a search for what may be done to a network before its training error is above an eps."""
+EDGE = "values lie at an end of what was searched"
+ESTIMATED = "values are sums in which draws leave at least one module in doubt, so that an estimate decides"
+FALLS = "values come with a warning that the error falls somewhere as noise grows, where search=sequential may miss the best"
+ABOVE = "networks have a training error above eps, where this measure means little"
+"""What there may be to know of the values of a measure, after "so many of so many"."""
 _KEPT = (
     "part",
     "metric",
@@ -38,6 +46,7 @@ _KEPT = (
     "status",
     "reason",
     "engine",
+    "eps",
 )
 
 
@@ -53,7 +62,9 @@ def compare(tables: Mapping[str, Table], hyper: Hyper | None = None, spec: Compa
     networks that have both, of each pair, or of the spec's `against` and each other; where `measure_b` is `best other`, the
     lead over whichever ranks best (below 0: it is behind). With `hyper`, `tau_given`: the mean of taus within `groups` of
     networks that differ in that one hyperparameter only, and `tau_granulated`, its mean over hyperparameters other than the
-    seed. Then the values themselves, as the tables have them.
+    seed. Then the values themselves, as the tables have them. What there is to know of a measure's values (an end of what was
+    searched, estimates, a training error above eps) is the `reason` of its `tau`; the table warns of networks that were trained
+    with label noise, and of training errors above eps.
 
     Intervals are `runs`: over networks, as draws of a population of networks, each at `level` by itself; those of
     `tau_given` and `tau_granulated` over groups, with networks drawn anew for the same hyperparameters. A lead's is right
@@ -98,7 +109,8 @@ def check(networks: int, which: Collection[str], spec: CompareSpec) -> None:
 @dataclass(frozen=True)
 class Contest:
     """Networks that have a target, their target [n], and their values of each measure [n], turned so that a larger one should
-    mean a larger target; NaN where there is none. `rows` are those of the tables; `left_out` says what is not here, and why."""
+    mean a larger target; NaN where there is none. `rows` are those of the tables; `left_out` says what is not here, and why;
+    `doubts` what there is to know of measures of each network, and `noisy` which were trained with label noise."""
 
     spec: CompareSpec
     runs: tuple[str, ...]
@@ -106,6 +118,8 @@ class Contest:
     values: Mapping[str, np.ndarray]
     rows: Sequence[Row]
     left_out: Mapping[str, str]
+    doubts: Mapping[str, Mapping[str, Sequence[str]]]
+    noisy: Sequence[str]
 
     @classmethod
     def of(cls, tables: Mapping[str, Table], spec: CompareSpec) -> "Contest":
@@ -125,7 +139,9 @@ class Contest:
             return np.array([sign * _number(found[run].get(name)) for run in runs])
 
         values = {name: column(name, DIRECTION.get(name, 1)) for name in measures}
-        return cls(spec, runs, column(spec.target, 1), values, rows, left_out | doubles)
+        doubts = {run: _doubts(tables[run], {name: found[run].get(name) for name in measures}) for run in runs}
+        noisy = [run for run in runs if _has_noise(tables[run])]
+        return cls(spec, runs, column(spec.target, 1), values, rows, left_out | doubles, doubts, noisy)
 
     @property
     def measures(self) -> tuple[str, ...]:
@@ -136,28 +152,66 @@ class Contest:
         return int(np.all([~np.isnan(self.values[name]) for name in names], axis=0).sum())
 
     def about(self, name: str) -> str:
-        """What there is to know of the values of a measure: which are missing or an end of what was searched, and why."""
+        """What there is to know of the values of a measure: which are missing and why, and how many are in doubt."""
         by_run = {row["run"]: row for row in self.rows if row["metric"] == name}
         missing = [run for run, value in zip(self.runs, self.values[name], strict=True) if math.isnan(value)]
         why = "; ".join(f"{run}: {_why(by_run.get(run), name)}" for run in missing)
-        edge = [run for run, row in by_run.items() if row["status"] == "on the edge" and run not in missing]
         said = [f"{len(missing)} of {len(self.runs)} networks left out ({why})"] if missing else []
-        said += [f"{len(edge)} of {len(self.runs)} values lie at an end of what was searched"] if edge else []
+        for doubt in (EDGE, ESTIMATED, FALLS, ABOVE):
+            count = len(self.doubtful(name, doubt))
+            said += [f"{count} of {len(self.runs)} {doubt}"] if count else []
         return "; ".join(said)
+
+    def doubtful(self, name: str, doubt: str) -> list[str]:
+        """The networks of whose measure this is to be said."""
+        return [run for run in self.runs if doubt in self.doubts[run].get(name, ())]
 
 
 def _whole(run: str, table: Table) -> dict[str, Row]:
     """The rows of a whole network, by metric; of errors those on test data."""
     found: dict[str, Row] = {}
     for row in records(table.where(part=WHOLE)):
-        if row["metric"] in OUTCOMES and row["split"] == "train":
+        if row["metric"] in OUTCOMES and row["split"] not in ("", "test"):
             continue
         if row["metric"] in found:
             raise UseError(
                 f"{run} has several values of {row['metric']}; choose the rows of one, such as those of one eps"
             )
-        found[row["metric"]] = {"run": run, **{name: row[name] for name in _KEPT if row[name] is not None}}
+        found[row["metric"]] = {"run": run, **{name: row[name] for name in _KEPT if row.get(name) is not None}}
     return found
+
+
+def _doubts(table: Table, rows: Mapping[str, Row | None]) -> dict[str, list[str]]:
+    """What there is to know of the values that a network's table has of each measure."""
+    falls, error = table.provenance.get("monotonicity", {}).get("falls", ()), _training_error(table)
+    found: dict[str, list[str]] = {}
+    for name, row in rows.items():
+        valued, searched = not math.isnan(_number(row)), name in SEARCHED
+        said = {
+            EDGE: valued and row is not None and row["status"] == "on the edge",
+            ESTIMATED: valued and searched and _unsure(table, name),
+            FALLS: valued and searched and any(fall["alpha"] == 1 or name != "pac_bayes" for fall in falls),
+            ABOVE: searched and row is not None and error > row.get("eps", math.inf),
+        }
+        found[name] = [doubt for doubt, so in said.items() if so]
+    return found
+
+
+def _training_error(table: Table) -> float:
+    values = table.where(part=WHOLE, metric="error", split="train")["value"]
+    return float(values.iloc[0]) if len(values) else math.nan
+
+
+def _unsure(table: Table, name: str) -> bool:
+    """Whether draws leave a module's share of a measure in doubt: it has ends that are not the value itself, or none."""
+    modules = (row for row in records(table.where(metric=name)) if row["part"] != WHOLE)
+    return any(not row["low"] == row["value"] == row["high"] for row in modules)
+
+
+def _has_noise(table: Table) -> bool:
+    """Whether a network was trained with labels that noise had changed, so far as its table says."""
+    noise = (table.provenance.get("data") or {}).get("noise") or {}
+    return bool(table.provenance.get("changed_labels") or noise.get("differ"))
 
 
 def _number(row: Row | None) -> float:
@@ -298,7 +352,33 @@ def _granulated(contest: Contest, name: str, hyper: Hyper, varying: Sequence[str
 def _warnings(contest: Contest, ranked: Mapping[str, float]) -> list[str]:
     n = len(contest.runs)
     said = [f"of {n} networks only: two measures are seldom told apart by fewer than {ENOUGH}"] if n < ENOUGH else []
+    said += [*_of_noise(contest), *_of_errors(contest)]
     said += ["no measure could rank these networks"] if not ranked else []
     if contest.spec.against and contest.spec.against not in ranked:
         said.append(f"{contest.spec.against} could not be compared with the others: it does not rank these networks")
     return said
+
+
+def _of_noise(contest: Contest) -> list[str]:
+    """What gaps are of, where networks were trained with label noise."""
+    if not contest.noisy or contest.spec.target != "generalisation_gap":
+        return []
+    n, names = len(contest.runs), words.listed(contest.noisy)
+    return [
+        f"{len(contest.noisy)} of {n} networks were trained with label noise ({names}), and test labels have none: their "
+        "generalisation gap is the error on clean test labels less the training error against changed ones. It is not that of "
+        "one distribution, and may be below 0"
+    ]
+
+
+def _of_errors(contest: Contest) -> list[str]:
+    """Networks that err more on their training data than a search may allow."""
+    above = {name: contest.doubtful(name, ABOVE) for name in contest.measures}
+    runs = [run for run in contest.runs if any(run in found for found in above.values())]
+    if not runs:
+        return []
+    named = words.listed([name for name, found in above.items() if found])
+    return [
+        f"{len(runs)} of {len(contest.runs)} networks have a training error above the eps of {named} ({words.listed(runs)}): "
+        "noise or a way back would have to make them better, and these measures mean little there"
+    ]

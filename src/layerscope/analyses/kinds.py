@@ -9,10 +9,12 @@ from layerscope.analyses.criticality import criticality
 from layerscope.analyses.landscape import landscape
 from layerscope.analyses.material import Material
 from layerscope.analyses.measures import measures
+from layerscope.analyses.pair import alike
 from layerscope.analyses.robustness import robustness
 from layerscope.analyses.similarity import similarity
 from layerscope.analyses.spec import (
     BoundsSpec,
+    CkaSpec,
     CriticalitySpec,
     LandscapeSpec,
     MeasuresSpec,
@@ -85,6 +87,10 @@ def _similarity(material: Material, spec: SimilaritySpec, how: How) -> Table:
     return similarity(material.model, material.trajectory, material.splits["test"], spec, **_common(material, how))
 
 
+def _cka(material: Material, spec: CkaSpec, how: How) -> Table:
+    return alike(material, spec, **vars(how))
+
+
 def _measures(material: Material, spec: MeasuresSpec, how: How) -> Table:
     _split(material, "train", spec)
     return measures(material.model, material.trajectory, material.splits, spec, **_common(material, how))
@@ -111,6 +117,7 @@ KINDS = {
         Kind(LandscapeSpec, _landscape),
         Kind(SpectraSpec, _spectra),
         Kind(SimilaritySpec, _similarity),
+        Kind(CkaSpec, _cka),
         Kind(MeasuresSpec, _measures),
         Kind(BoundsSpec, _bounds),
     )

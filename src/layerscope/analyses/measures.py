@@ -15,6 +15,7 @@ from layerscope.analyses.criticality import AT_TRAINED, criticality, estimates
 from layerscope.analyses.modules import Map, Modules, maps_of
 from layerscope.analyses.robustness import PLAN, Data, checked, steady
 from layerscope.analyses.spec import MeasuresSpec, Plan
+from layerscope.data import Batches
 from layerscope.engine.batches import Forward, Targets, outputs_of, targets_of, with_each
 from layerscope.engine.precision import some
 from layerscope.engine.probe import Probe, probe
@@ -34,6 +35,7 @@ from layerscope.metrics.error import margin
 from layerscope.partition import WHOLE, Part
 from layerscope.perturb import Rewind, Variant, World
 from layerscope.perturb.swap import parameters
+from layerscope.plots.measures import RECOVERED
 from layerscope.runtime import Progress
 from layerscope.state import State
 from layerscope.step import INIT
@@ -84,7 +86,9 @@ def measures(
     the size that it has in this network (`operator`), k the number of parameters of the network, all of them, tied ones once.
 
     `error`, `cross_entropy` (train, test) and `generalisation_gap` (test minus train error, with the interval that test samples
-    leave it); `parameters` (k); `log_pfn` (sum of logs of 2-norms of weights, not squared), `log_psn` (of spectral norms);
+    leave it); of training data whose labels have noise (batches of a `layerscope.data` split) these again with the split
+    `recovered`, against the labels before the noise, for the gap proper takes clean test labels and noisy training labels, and
+    the table warns; `parameters` (k); `log_pfn` (sum of logs of 2-norms of weights, not squared), `log_psn` (of spectral norms);
     `distance_squared` (sum of D^2), `distance_sum` (of D); `sosp`, `log_sosp` (k x sum of spectral norms of the change);
     `criticality` (see there, at `eps`), `pac_bayes` (sum of D^2 / sigma^2, sigma that of alpha = 1), `pac_bayes_joint` (sigma
     that of the criticality); `margin_q10`, `margin_median` (quantiles of training margins, the output of a sample's class minus
@@ -93,7 +97,9 @@ def measures(
     without the norm of the inputs); `log_path_norm` (see `measures.path`); `flatness_gaussian` (sigma: see `flat.gaussian`);
     `flatness_worst` (a radius: see `flat.worst`; there may be a smaller one).
 
-    `done` takes what takes long as it comes, and gives that of an earlier call with the same arguments.
+    `done` takes what takes long as it comes, and gives that of an earlier call with the same arguments. Warnings of the searches
+    for criticality and PAC-Bayes are those of the table, and their `monotonicity` (see `criticality`) is in its provenance, that
+    of both together; `changed_labels` there is how many training labels noise changed.
 
     Errors: what could not be computed is a row with a status and a reason, as without a start all that needs one. `status` is
     `on the edge` where the answer is an end of what was searched. Intervals are `population` (test samples), `draws` (of the
@@ -111,6 +117,8 @@ def measures(
         )
     if strange := [name for name in data if name not in SPLITS]:
         raise unknown("split", strange[0], SPLITS)
+    changed = _changed(data["train"])
+    data = {**data, **({RECOVERED: _recovered(data["train"])} if changed else {})}
     given, trajectory = trajectory, checked(trajectory, model)
     world = World.of(model, trajectory.ends().fitted(model), {}, spec.seed)
     subject = Subject(model, world, forward, None, plan.device)
@@ -132,6 +140,7 @@ def measures(
     asked = _Asked(subject, first, spec)
     rows += asked.norms(margins["train"])
     done = {} if done is None else done
+    searches: dict[str, Table] = {}
 
     def critical(alphas: tuple[float, ...], what: str) -> list[Row]:
         table = criticality(
@@ -147,6 +156,7 @@ def measures(
             done=runtime.Under(done, what),
             progress=progress,
         )
+        searches[what] = table
         return [_plain(row) for row in table.where(metric="criticality").to_dict("records")]
 
     none = NO_START if not trajectory.has_start else "" if asked.modules.partition.parts else NONE
@@ -154,15 +164,59 @@ def measures(
     rows += _flat(asked, train, targets, runtime.Under(done, "flatness"), progress)
     wanted = {"error", "cross_entropy", "generalisation_gap", *spec.which}
     rows = [{"run": run, "status": "ok", **row} for row in rows if row["metric"] in wanted]
+    warnings = [*trajectory.warnings(), *asked.warnings, *_of_noise(changed, "test" in data)]
     facts = {
         "spec": spec.to_dict(),
         "by": "module",
         "left_out": asked.modules.partition.left_out,
         "probe": {split: seen.to_dict() for split, seen in probes.items()},
-        "warnings": trajectory.warnings() + asked.warnings,
+        "warnings": _with_those_of(searches, warnings),
+        **({"changed_labels": changed} if changed else {}),
+        **({"monotonicity": _monotonicity(list(searches.values()))} if searches else {}),
         **trajectory.facts(),
     }
     return Table.of([_finite(row) for row in rows], facts)
+
+
+def _changed(train: Data) -> int:
+    """How many training labels noise changed, so far as that is known."""
+    split = train.split if isinstance(train, Batches) else None
+    return 0 if split is None or split.true is None else int((split.targets != split.true).sum())
+
+
+def _recovered(train: Data) -> Batches:
+    """Training data with the labels that they had before the noise."""
+    assert isinstance(train, Batches)
+    return train.split.recovered().batches(train.size)
+
+
+def _of_noise(changed: int, tested: bool) -> list[str]:
+    """What has to be known of the generalisation gap of a network that was trained with label noise."""
+    if not changed or not tested:
+        return []
+    return [
+        f"{changed} training labels were changed at random, and no test label was: the generalisation gap is the error on clean "
+        "test labels less the training error against changed ones. It is not that of one distribution, and may be below 0; rows "
+        f"of the split {RECOVERED} have it against the labels before the noise"
+    ]
+
+
+def _with_those_of(searches: Mapping[str, Table], warnings: Sequence[str]) -> list[str]:
+    """Warnings and those of the searches, each once: what the search at alpha = 1 alone says is of PAC-Bayes alone."""
+    found = list(warnings)
+    for name, before in (("criticality", ""), ("pac_bayes", "PAC-Bayes: ")):
+        said = searches[name].provenance["warnings"] if name in searches else []
+        found += [before + text for text in said if text not in found]
+    return found
+
+
+def _monotonicity(searches: Sequence[Table]) -> dict[str, Any]:
+    """What searches found of whether errors grow with sigma, all together; a fall that several found is there once."""
+    found = [search.provenance["monotonicity"] for search in searches]
+    falls: list[Any] = []
+    for fall in (fall for each in found for fall in each["falls"]):
+        falls += [fall] if fall not in falls else []
+    return {**found[0], **{name: sum(each[name] for each in found) for name in ("pairs", "able")}, "falls": falls}
 
 
 measure = measures
@@ -396,13 +450,19 @@ def _first(metric: SampleMean, at: int, kept: Sequence[Sequence[Tensor]]) -> Row
 
 
 def _gap(outcomes: Mapping[str, Sequence[Row]]) -> list[Row]:
-    """Test error minus train error: for the network of these training data only the former is an estimate."""
+    """Test error minus train error: for the network of these training data only the former is an estimate. Where training labels
+    have noise, minus that against the labels before it too."""
     row: Row = {"part": WHOLE, "metric": "generalisation_gap", "unit": "fraction"}
     if "test" not in outcomes:
         return [row | {"status": LACKING, "reason": "there are no test data"}]
-    test, train = outcomes["test"][0], outcomes["train"][0]
-    less = {name: test[name] - train["value"] for name in ("value", "low", "high")}
-    return [row | less | {"n": test["n"], "interval": "population", "level": test["level"]}]
+    test = outcomes["test"][0]
+    row |= {"n": test["n"], "interval": "population", "level": test["level"]}
+
+    def less(train: Row) -> Row:
+        return {name: test[name] - train["value"] for name in ("value", "low", "high")}
+
+    recovered = [row | less(outcomes[RECOVERED][0]) | {"split": RECOVERED}] if RECOVERED in outcomes else []
+    return [row | less(outcomes["train"][0]), *recovered]
 
 
 def _margins(margins: np.ndarray, product: Row) -> list[Row]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from layerscope import ranking
 from layerscope.measures.catalogue import LABELS
 from layerscope.plots import house, names, scales, words
+from layerscope.plots.about import warnings
 from layerscope.plots.grid import Record, records
 from layerscope.plots.means import SEED
 from layerscope.plots.weights import Listing
@@ -231,6 +232,11 @@ def _lacking(result: Result) -> list[str]:
     said += [f"{_capital(result.label(row['measure']))}: {row['reason']}." for row in result.taus if row["reason"]]
     left_out = [f"{name} ({reason})" for name, reason in result.table.provenance["left_out"].items()]
     return said + ([f"Left out: {words.listed(left_out)}."] if left_out else [])
+
+
+def remarks(table: Table) -> list[str]:
+    """What there is to know of the values that were ranked, what was not ranked, and warnings."""
+    return [*_lacking(Result(table)), *map(_capital, warnings(table))]
 
 
 def listings(table: Table) -> list[Listing]:

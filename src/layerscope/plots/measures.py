@@ -32,7 +32,7 @@ EDGE = "on the edge"
 def sentences(table: Table) -> list[str]:
     """What was found, in plain English."""
     whole = _whole(table)
-    said = [_errors(table), _modules(table)]
+    said = [_errors(table), _without_noise(table), _modules(table)]
     if whole:
         said.append(
             "No measure says anything by itself: each is meant for comparing networks, and a table says of each whether networks "
@@ -160,7 +160,7 @@ def _errors(table: Table) -> str:
     if not parts:
         return ""
     text = f"The trained network is wrong on {' and '.join(parts)}"
-    gap = next(iter(records(table.where(metric="generalisation_gap"))), None)
+    gap = next(iter(records(table.where(metric="generalisation_gap", split=""))), None)
     if gap is None or not _is_number(gap):
         return f"{text}. Without test data there is no generalisation gap."
     ends = f"{100 * gap['level']:g} % interval {100 * gap['low']:.2f} to {100 * gap['high']:.2f}"
@@ -171,6 +171,22 @@ def _errors(table: Table) -> str:
 
 
 _SPLITS = (("test", "test"), ("train", "training"))
+RECOVERED = "recovered"
+"""The split of training data with the labels that they had before label noise."""
+
+
+def _without_noise(table: Table) -> str:
+    """What errors and gap are against the labels before the noise."""
+    gaps = [row for row in records(table.where(metric="generalisation_gap", split=RECOVERED)) if _is_number(row)]
+    if not gaps:
+        return ""
+    (error,), (gap,) = records(table.where(metric="error", split=RECOVERED)), gaps
+    changed = words.plural(table.provenance["changed_labels"], "training label")
+    return (
+        f"That gap is clean test error less the error on noisy labels, for {changed} had been changed. Against the labels before "
+        f"that {100 * error['value']:.2f} % of the training samples are wrong, and the gap is {100 * gap['value']:.2f} "
+        f"percentage points ({100 * gap['level']:g} % interval {100 * gap['low']:.2f} to {100 * gap['high']:.2f})."
+    )
 
 
 def _modules(table: Table) -> str:

@@ -16,6 +16,8 @@ from layerscope.training.spec import TrainSpec
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from layerscope.plots.weights import Listing
+
 MINIMUM_RUNS = 5
 """Fewer training runs than this decide no claim about training."""
 LEVEL = 0.95
@@ -54,7 +56,8 @@ class Claim:
     """A claim of a paper, its statistic and threshold, written down before its first run at small scale.
 
     `per_run` gives the statistic of one seed, and its interval is Student's over seeds. Where that will not do, `overall` gives
-    statistic and interval of all seeds at once; `over` says what they are over: runs, or networks.
+    statistic and interval of all seeds at once; `over` says what they are over: runs, or networks. `networks` are those that the
+    claim is about, of which none may be undertrained; all, if none is named.
     """
 
     id: str
@@ -66,6 +69,7 @@ class Claim:
     per_run: Callable[[Replicate], float] | None = None
     overall: Callable[[Sequence[Replicate]], Estimate] | None = None
     over: str = "runs"
+    networks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ class Scale:
 @dataclass(frozen=True)
 class Study:
     """A figure or table of a paper with its claims. `floor` is the training error above which a network is undertrained;
-    `figures` makes pictures of all replicates, by name."""
+    `figures` makes pictures of all replicates, by name, and `listings` tables of text."""
 
     id: str
     title: str
@@ -92,6 +96,7 @@ class Study:
     scales: Mapping[str, Scale]
     floor: float = 0.05
     figures: Callable[[Sequence[Replicate]], "dict[str, Figure]"] = field(default=lambda _: {})
+    listings: Callable[[Sequence[Replicate]], "list[Listing]"] = field(default=lambda _: [])
     note: str = ""
 
     def scale(self, name: str) -> Scale:
@@ -108,9 +113,8 @@ def judge(study: Study, replicates: Sequence[Replicate]) -> Table:
     `holds` if the whole interval lies beyond the threshold, `does not hold` if it lies on the other side, else
     `inconclusive`; so too with fewer than five runs, or if a network is undertrained.
     """
-    errors = [error for replicate in replicates for error in training_errors(replicate).values()]
-    undertrained = [error for error in errors if not error <= study.floor]
-    rows = [_row(claim, replicates, study.floor, undertrained) for claim in study.claims]
+    errors = _errors(replicates)
+    rows = [_row(claim, replicates, study.floor) for claim in study.claims]
     claims = {claim.id: _described(claim) for claim in study.claims}
     facts = {"study": study.id, "claims": claims, "runs": len(replicates), "floor": study.floor, "note": study.note}
     return Table.of(rows, facts | {"networks": len(errors), "training_error": max(errors, default=math.nan)})
@@ -123,6 +127,12 @@ def training_errors(replicate: Replicate) -> dict[str, float]:
         if not math.isnan(error := training_error(table)):
             found[network] = error
     return found
+
+
+def _errors(replicates: Sequence[Replicate], networks: Sequence[str] = ()) -> list[float]:
+    """The training errors of the networks of these names, or of all."""
+    found = [pair for replicate in replicates for pair in training_errors(replicate).items()]
+    return [error for network, error in found if not networks or network in networks]
 
 
 def training_error(table: Table) -> float:
@@ -142,13 +152,13 @@ def decide(claim: Claim, interval: stats.Interval) -> str:
     return "does not hold" if bounds[1] < 0 else "inconclusive"
 
 
-def _row(claim: Claim, replicates: Sequence[Replicate], floor: float, undertrained: Sequence[float]) -> dict[str, Any]:
+def _row(claim: Claim, replicates: Sequence[Replicate], floor: float) -> dict[str, Any]:
     found = claim.overall(replicates) if claim.overall is not None else _over_seeds(claim, replicates)
     row = {"metric": claim.id, "unit": claim.unit, "value": found.value, "n": found.n, "status": "ok"}
     if not math.isnan(found.low):
         row |= {"low": found.low, "high": found.high, "interval": "runs", "level": LEVEL}
     reason = found.reason
-    if undertrained:
+    if undertrained := [error for error in _errors(replicates, claim.networks) if not error <= floor]:
         reason = f"undertrained: training error up to {100 * max(undertrained):.1f} %, the floor is {100 * floor:g} %"
     verdict = "inconclusive" if reason else decide(claim, stats.Interval(found.low, found.high))
     return row | {"verdict": verdict, "reason": reason}

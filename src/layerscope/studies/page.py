@@ -9,7 +9,7 @@ from layerscope.store import Folder
 from layerscope.studies.frame import Study
 from layerscope.studies.session import Reproduction
 
-MOST = 4
+MOST = 5
 """Networks of the first seed that are shown one by one; of more, the first."""
 
 
@@ -27,4 +27,4 @@ def show(study: Study, made: Reproduction) -> Path:
             save_figures(table, folder, f"{network}-0" if analysis == "robustness" else f"{network}-0-{analysis}")
     of_first = zip(made.runs, first.networks, strict=False)  # runs of the other seeds follow
     runs = [run for run, network in of_first if network in networks]
-    return make_study(Folder(made.path), runs, made.verdicts, names, figures)
+    return make_study(Folder(made.path), runs, made.verdicts, names, figures, study.listings(made.replicates))
