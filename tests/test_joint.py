@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 import layerscope as ls
-from layerscope.analyses.joint import Joint
+from layerscope.analyses.joint import Joint, hull
+from layerscope.analyses.noisy import Cell
 
 from .networks import BothSigns
 from .test_zoo import everything, same
@@ -115,6 +116,36 @@ def test_what_is_said_rests_on_draws_that_nothing_was_chosen_by(monkeypatch):
     assert max(noisy[:certified]) < 32
     assert noisy[certified : certified + 40] == list(range(32, 72))
     assert noisy[certified + 40 :] == list(range(72, 72 + 96 // 8))
+
+
+def test_a_price_list_is_the_lower_hull():
+    """Of cells by error and term: gains fall from one to the next, and no cell lies below the lines between them."""
+    random = np.random.default_rng(0)
+    cells = [Cell(float(k), 1.0) for k in range(30)]
+    errors = {cell: float(e) for cell, e in zip(cells, random.random(30), strict=True)}
+    terms = {cell: float(t) for cell, t in zip(cells, random.random(30), strict=True)}
+    found = hull(errors, terms)
+    gains = [gain for _, gain in found]
+    assert gains[0] == np.inf
+    assert gains == sorted(gains, reverse=True)
+    x, y = ([of[cell] for cell, _ in found] for of in (errors, terms))
+    assert x[0] == min(errors.values())
+    assert y[-1] == min(terms.values())
+    for cell in cells:
+        if errors[cell] <= x[-1]:
+            assert terms[cell] >= np.interp(errors[cell], x, y) - 1e-12
+
+
+@pytest.mark.parametrize("most", [64, 256])
+def test_the_answer_hardly_depends_on_the_seed(most):
+    """Moves of one module at a time end where nothing is left to gain alone, each time elsewhere; trades do not."""
+    model, trajectory, data = two_layers()
+    found = []
+    for seed in range(5):
+        spec = ls.BoundsSpec(eps=(0.2,), alphas=ALPHAS, sigmas=SIGMAS, most=most, draws=8, seed=seed)
+        rows = ls.bounds(model, trajectory, data, spec).where(metric="joint_criticality", part="whole network")
+        found.append(rows["value"].item())
+    assert max(found) <= 2 * min(found)
 
 
 def test_nothing_is_found_where_nothing_is():

@@ -245,6 +245,14 @@ def test_mlp_is_a_network_of_one_hidden_layer():
     assert list(state) == list(fcn("128", (10,), 2).state_dict())
 
 
+def test_a_fully_connected_network_without_biases():
+    """One linear map after another: twice the input gives twice the output."""
+    network = ls.models.build("fcn-2x8?bias=no", (1, 4, 4), 3)
+    assert [name for name, _ in network.named_parameters()] == [f"layer{k}.weight" for k in (1, 2, 3)]
+    x = torch.randn(5, 1, 4, 4)
+    torch.testing.assert_close(network(2 * x), 2 * network(x))
+
+
 # Recurrent networks
 
 GATES = {"lstm": 4, "gru": 3, "rnn": 1}

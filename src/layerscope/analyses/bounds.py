@@ -11,14 +11,14 @@ import torch
 from torch import nn
 
 from layerscope import runtime
+from layerscope.analyses.conjecture import ONE_EACH, Block, apart, blocks_of, tested
 from layerscope.analyses.distances import parameters_of, values_of
 from layerscope.analyses.joint import Joint, Moved, Point
 from layerscope.analyses.margin import Unfit, margin_bound
 from layerscope.analyses.noisy import own_of
 from layerscope.analyses.robustness import PLAN, Data, checked, divided, room_of, steady
 from layerscope.analyses.spec import BoundsSpec, Plan
-from layerscope.engine.batches import Forward, Targets, outputs_of, targets_of, with_each
-from layerscope.engine.certified import TOGETHER, joined, shuffled
+from layerscope.engine.batches import Forward, Targets, outputs_of, targets_of
 from layerscope.engine.probe import Probe, probe
 from layerscope.engine.reference import reference
 from layerscope.engine.subject import Subject
@@ -34,7 +34,6 @@ from layerscope.perturb import Noise, World
 from layerscope.perturb.patch import put, take
 from layerscope.runtime import Progress
 from layerscope.state import dense
-from layerscope.stats import mean
 from layerscope.step import FINAL, GIVE_START, INIT
 from layerscope.table import Table
 from layerscope.trajectory import Trajectory
@@ -48,6 +47,8 @@ UNDER_NOISE = ("theorem_3.2", "pac_bayes_kl", "corollary_3.3", "corollary_3.3_lo
 """Bounds that rest on a point of the joint search."""
 NEARLY = 0.99995
 """A bound above this reads as 100.00 %, and is as vacuous."""
+FOUND = "the least that a search found"
+"""What a joint criticality is: no search goes through all points."""
 CONJECTURE = "only if noise on the way back does not improve the error on new data: the paper's conjecture"
 
 
@@ -82,7 +83,8 @@ def bounds(
       of the theorem does not hold.
     - where `data` has a split `test`: `error` of the trained network, `expected_error` under noise, and `conjecture`, their
       difference: if its interval is below 0, the conjecture does not hold here. Every sample is used once, under a draw of
-      its own with a few others, so that the intervals are `population`.
+      its own with a few others, so that the intervals are `population`. `not applicable`, where samples cannot be taken out of
+      the test batches.
 
     `data` is the training data, or a mapping with the split train. They must be independent samples that the start, the
     architecture and all that is done to inputs beforehand do not depend on; nobody can check that here (means and standard
@@ -112,7 +114,10 @@ def bounds(
     network = Network.of(subject, partition, seen["train"], spec)
     if network.m < 2:
         raise UseError(f"bounds need at least 2 training samples, and there is {network.m}")
-    work = lambda asked: map(partial(_of_eps, network, seen.get("test"), room), asked)  # noqa: E731
+    if not apart(seen["train"].task.data):
+        raise UseError(f"bounds need training batches that samples can be taken out of: {ONE_EACH}")
+    blocks = blocks_of(list(seen["test"].task.data), spec.block, spec.seed) if "test" in seen else None
+    work = lambda asked: map(partial(_of_eps, network, blocks, room), asked)  # noqa: E731
     rows = [_itself(split, one) for split, one in seen.items()]
     for found in runtime.run(spec.eps, str, work, {} if done is None else done, "bounds", progress):
         rows += found
@@ -182,6 +187,12 @@ class Network:
     def delta(self) -> float:
         return 1 - self.spec.level
 
+    @property
+    def choice(self) -> float:
+        """Nats that it costs not to know beforehand which Parts training moves, and so which are modules: there are 2^Parts such
+        sets. Nothing where it moved all of them."""
+        return len(self.parts) * math.log(2) if len(self.modules) < len(self.parts) else 0.0
+
 
 def _seen(subject: Subject, data: Data, targets: Targets, anyway: bool) -> Seen:
     task = Task(data, [ErrorRate()], targets)
@@ -236,8 +247,8 @@ def _bare(world: World, name: str, covered: Sequence[Slice]) -> tuple[torch.Tens
     return start, end
 
 
-def _of_eps(network: Network, test: Seen | None, room: int, eps: float) -> list[Row]:
-    """All rows of one eps."""
+def _of_eps(network: Network, blocks: Sequence[Block] | None, room: int, eps: float) -> list[Row]:
+    """All rows of one eps. `blocks` are of the test data, None without any."""
     seen, spec = network.seen, network.spec
     joint = Joint(network.subject, network.modules, seen.task, seen.known, spec, room)
     place = {"eps": eps}
@@ -247,7 +258,7 @@ def _of_eps(network: Network, test: Seen | None, room: int, eps: float) -> list[
         with untouched(network.subject.model), torch.no_grad():
             point = joint.best(eps)
             errors = joint.fresh(point) if point is not None else np.zeros(0)
-            differences = [] if point is None or test is None else [_tested(joint, point, test, spec)]
+            on_test = [] if point is None or blocks is None else tested(joint, point, blocks, spec)
     except UseError:
         raise
     except Exception as problem:
@@ -261,7 +272,7 @@ def _of_eps(network: Network, test: Seen | None, room: int, eps: float) -> list[
     rows = _joint(network, point, modules, errors, limit, whole, joint.passes)
     pieces = {"error": float(errors.mean()), "certificate": limit, **place}
     rows += [_under_noise(name, network, modules, limit, eps) | pieces for name in UNDER_NOISE]
-    return rows + [row | whole for found in differences for row in found]
+    return rows + [row | whole for row in on_test]
 
 
 def _joint(
@@ -280,7 +291,8 @@ def _joint(
         dict(zip([one.part.name for one in network.modules], zip(point, modules, strict=True), strict=True)),
     )
     sure = limit <= eps
-    why = "" if sure else f"its draws do not make sure that its expected error is at most {eps:g}"
+    unsure = f"if its expected error is at most {eps:g}, of which its draws do not make sure"
+    why = f"{FOUND}: an upper bound of the smallest there is{'' if sure else f', {unsure}'}"
     total = {
         "error": float(errors.mean()),
         "certificate": limit,
@@ -325,6 +337,7 @@ def _under_noise(name: str, network: Network, modules: Sequence[Module], limit: 
     """A bound that rests on a point."""
     if network.conditions:
         return _bound(name, status=LACKING, reason="; ".join(network.conditions))
+    choice = network.choice
     known: dict[str, tuple[Callable[..., float], float, str]] = {
         "theorem_3.2": (formulas.theorem_3_2, limit, "log"),
         "pac_bayes_kl": (formulas.pac_bayes_kl, limit, "log"),
@@ -332,8 +345,13 @@ def _under_noise(name: str, network: Network, modules: Sequence[Module], limit: 
         "corollary_3.3_log": (partial(formulas.corollary_3_3, objective="log"), max(eps, limit), "log"),
     }
     compute, error, sum_ = known[name]
-    value = compute(error, modules, network.m, network.delta / 2)
+    value = compute(error, modules, network.m, network.delta / 2, choice=choice)
     said = [CONJECTURE] if name.startswith("corollary") else []
+    if choice:
+        said.append(
+            f"with {choice:.4g} nats for not knowing beforehand which of the {len(network.parts)} Parts training moves, "
+            "and so which are modules"
+        )
     if name.startswith("corollary") and limit > eps:
         said.append(f"with {limit:.4g} in the place of eps, for its draws do not make sure of {eps:g}")
     complexity = sum(map(formulas.OBJECTIVES[sum_], modules))
@@ -375,35 +393,3 @@ def _itself(split: str, seen: Seen) -> Row:
     metric = seen.task.metrics[0]
     row = metric.compute([(kept[0], kept[0]) for kept in seen.known.kept])[0]
     return {"split": split, "perturbation": "none", "status": OK, **row}
-
-
-def _tested(joint: Joint, point: Point, test: Seen, spec: BoundsSpec) -> list[Row]:
-    """Both sides of the conjecture on new data, and their difference in each draw: of blocks that have no sample in common, and
-    of which each counts as many samples as it has, so that sides are means over all samples."""
-    samples = joined(list(shuffled(test.task, spec.seed, "test").data), TOGETHER)
-    noisy, plain, n = [], [], len(test.wrong)
-    blocks = torch.arange(n).tensor_split(math.ceil(n / spec.block))
-    share = len(blocks) / n
-    for draw, rows in enumerate(blocks, spec.most + spec.draws):
-        block = with_each(samples, lambda tensor, rows=rows: tensor[rows])
-        noisy.append(share * float(joint.wrong(point, draw, block).sum()))
-        plain.append(share * float(joint.wrong((), draw, block).sum()))
-    return [
-        _test_row("expected_error", np.array(noisy), n, spec.level),
-        _test_row("conjecture", np.array(noisy) - np.array(plain), n, spec.level),
-    ]
-
-
-def _test_row(metric: str, values: np.ndarray, n: int, level: float) -> Row:
-    """The mean over draws, each on samples of its own, with Student's interval."""
-    low, high = mean(values, level)
-    ends = {"low": low, "high": high, "interval": "population", "level": level}
-    return {
-        "metric": metric,
-        "split": "test",
-        "unit": "fraction",
-        "value": float(values.mean()),
-        "n": n,
-        "status": OK,
-        **ends,
-    }

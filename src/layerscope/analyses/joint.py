@@ -5,7 +5,8 @@ which every module has theta^alpha + u, u ~ N(0, sigma^2 I).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +26,11 @@ from layerscope.perturb.noise import normals
 from layerscope.stats import capital
 
 SMALL = 0.01
-"""Share of the sum below which a module's term is left as it is."""
+"""Share of the sum below which a module's term is left as it is in the end."""
+FAR, NEAR = 8, 32
+"""Draws by which a change of one module's cell is judged: the first if they put it beyond eps, or else the second."""
+REACH = 1, 2
+"""How many places of the grid a module's sigma and alpha may move in one trade."""
 COMPARED = 4
 """Draws in which values written to one place are compared with values put in afresh."""
 Point = tuple[Cell, ...]
@@ -71,20 +76,21 @@ class Joint:
         was found. It is no more than good: its objective is an upper bound of the smallest there is.
 
         The search starts at a point that is good for an eps half way to the training error: about the cells that each module
-        bears alone, or the trained values, with as much less noise in all of them as it takes. Then each module in turn, from
-        that with the largest term on, moves to the best cell that the others leave it, as if errors grew with sigma; not if its
-        term is less than a hundredth of the sum, for no cell could make that much smaller.
+        bears alone, or the trained values, with as much less noise in all of them as it takes. Then modules trade error among
+        them until nothing is gained (see `_traded`). What that leaves of eps is taken by one module after the other, from that
+        with the largest term on, each of which moves to the best cell that the others leave it, as if errors grew with sigma;
+        not if its term is less than a hundredth of the sum, for no cell could make that much smaller.
         """
-        point, before = self._start((eps + min(self._own, eps)) / 2) or self._start(eps), None
+        point = self._start((eps + min(self._own, eps)) / 2) or self._start(eps)
         if point is None:
             return None
         for _ in range(self._spec.rounds):
+            before, point = point, self._traded(point, eps)
             if point == before:
                 break
-            before = point
-            for at in sorted(range(len(point)), key=lambda i, now=point: -self._term(i, now[i])):
-                if self._term(at, point[at]) > SMALL * self._total(point):
-                    point = self._moved(point, at, eps)
+        for at in sorted(range(len(point)), key=lambda i, now=point: -self._term(i, now[i])):
+            if self._term(at, point[at]) > SMALL * self._total(point):
+                point = self._moved(point, at, eps)
         return point
 
     def fresh(self, point: Point) -> np.ndarray:
@@ -145,21 +151,71 @@ class Joint:
         ]
         return last(less, lambda point: self._feasible(point, eps))
 
+    def _traded(self, point: Point, eps: float) -> Point:
+        """A better point near this one, in which modules bear other shares of the error; the same, if there is none.
+
+        Where the network bears no more, one module can only gain what another gives up, and no move of a single module finds
+        that. So each module has a price list: cells near its own, from the one that spoils least on, each the one that saves most
+        for the error it adds. All modules start with the first of their lists, and whichever step saves most for its error comes
+        next. Errors are added up in this order alone; the last of these points that is better and feasible is taken.
+        """
+        lists = [self._prices(at, point, eps) for at in range(len(point))]
+        now = tuple(prices[0][0] for prices in lists)
+        points = [now]
+        steps = [(gain, at, cell) for at, prices in enumerate(lists) for cell, gain in prices[1:]]
+        for _, at, cell in sorted(steps, key=lambda step: -step[0]):
+            points.append(now := _put(now, at, cell))
+        better = [one for one in points if self._total(one) < self._total(point)]
+        return last(better, lambda one: self._feasible(one, eps)) or point
+
+    def _prices(self, at: int, point: Point, eps: float) -> list[tuple[Cell, float]]:
+        """Cells near that of one module, the one that spoils least first, each with what it saves for the error that it adds."""
+        with self._kept(at):
+            changes = {cell: self._change(point, _put(point, at, cell), eps) for cell in self._near(at, point)}
+        return hull(changes, {cell: self._term(at, cell) for cell in changes})
+
+    def _near(self, at: int, point: Point) -> list[Cell]:
+        """The cells that a module may move to in a trade, its own among them."""
+        spec, cell = self._spec, point[at]
+        around = lambda grid, value, by: grid[max(0, grid.index(value) - by) : grid.index(value) + by + 1]  # noqa: E731
+        sigmas, alphas = around(spec.sigmas, cell.sigma, REACH[0]), around(spec.alphas, cell.alpha, REACH[1])
+        return [Cell(alpha, sigma) for alpha in alphas for sigma in sigmas]
+
+    def _change(self, point: Point, other: Point, eps: float) -> float:
+        """By how much the expected error of another point is larger, by a few draws that both have."""
+        for few in (FAR, NEAR):
+            change = float(np.mean(self._first(other, few)) - np.mean(self._first(point, few)))
+            if change > eps:
+                break
+        return change
+
+    def _first(self, point: Point, few: int) -> list[float]:
+        """The errors of a point in the first draws."""
+        errors = self._errors.setdefault(point, [])
+        while len(errors) < min(few, self._spec.most):
+            errors.append(self._error(point, len(errors)))
+        return errors[:few]
+
     def _moved(self, point: Point, at: int, eps: float) -> Point:
         """The point with the best cell of one module."""
-        put = lambda cell: (*point[:at], cell, *point[at + 1 :])  # noqa: E731
         first, *others = self._spec.alphas
         best = point[at]
+        with self._kept(at):  # the others stay what they are
+            for alpha in (first, *reversed(others)):
+                cells = [Cell(alpha, sigma) for sigma in self._spec.sigmas]
+                better = [cell for cell in cells if self._term(at, cell) < self._term(at, best)]
+                better = better[:1] if alpha == 0 else better  # all are worth the same, and the first spoils least
+                best = last(better, lambda cell: self._feasible(_put(point, at, cell), eps)) or best
+        return _put(point, at, best)
+
+    @contextmanager
+    def _kept(self, at: int) -> Iterator[None]:
+        """What comes before a module is kept meanwhile: the others stay what they are."""
         if self._written is not None:
-            self._written.keep(at)  # the others stay what they are
-        for alpha in (first, *reversed(others)):
-            cells = [Cell(alpha, sigma) for sigma in self._spec.sigmas]
-            better = [cell for cell in cells if self._term(at, cell) < self._term(at, best)]
-            better = better[:1] if alpha == 0 else better  # all are worth the same, and the first spoils least
-            best = last(better, lambda cell: self._feasible(put(cell), eps)) or best
+            self._written.keep(at)
+        yield
         if self._written is not None:
             self._written.keep(None)
-        return put(best)
 
     def _feasible(self, point: Point, eps: float) -> bool:
         """Whether an expected error is surely at most eps, by `most` draws at the most. What is said in the end rests on others:
@@ -193,6 +249,25 @@ class Joint:
         found = Written(self._subject, parts, self._variant(point, COMPARED), self._memory)
         found.compare(expected, _noises(point), [self._drawn(draw) for draw, _ in keys], blocks)
         return found
+
+
+def hull(errors: Mapping[Cell, float], terms: Mapping[Cell, float]) -> list[tuple[Cell, float]]:
+    """The lower convex hull of cells by error and term, from the least error on, each with its gain: what it saves of the term
+    for the error that it adds to the one before. Gains fall."""
+    now = min(errors, key=lambda cell: (errors[cell], terms[cell]))
+    found = [(now, math.inf)]
+    while True:
+        less = [cell for cell in errors if terms[cell] < terms[now] and errors[cell] > errors[now]]
+        gains = {cell: (terms[now] - terms[cell]) / (errors[cell] - errors[now]) for cell in less}
+        if not gains:
+            return found
+        now = max(gains, key=lambda cell: gains[cell])
+        found.append((now, gains[now]))
+
+
+def _put(point: Point, at: int, cell: Cell) -> Point:
+    """The point with another cell of one module."""
+    return (*point[:at], cell, *point[at + 1 :])
 
 
 def _noises(point: Point) -> list[Noise]:

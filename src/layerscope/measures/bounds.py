@@ -103,27 +103,30 @@ def prior_nats(one: Module, j: int, m: int) -> float:
     return gaussian_kl(one, prior_log_variance(j, one.k, m)) + 2 * _choice(j)
 
 
-def theorem_3_2(error: float, modules: Sequence[Module], m: int, delta: float) -> float:
+def theorem_3_2(error: float, modules: Sequence[Module], m: int, delta: float, choice: float = 0.0) -> float:
     """The expected error on new data of the network under noise, whose expected error on the training data is at most `error`.
 
-    error + sqrt((sum of nats / 4 + d / 4 + log(m / delta) / 2 + sum of log(pi J / sqrt 6)) / (m - 1)).
+    error + sqrt((sum of nats / 4 + d / 4 + log(m / delta) / 2 + sum of log(pi J / sqrt 6)) / (m - 1)). If which Parts are modules
+    was not fixed before there were data, delta is shared by all such sets: `choice` is the log of their number.
 
     Source: chatterji2020, Theorem 3.2. Differs from the paper: Eq. 3 as printed lacks a factor k, and is no upper bound; this is
     what its proof gives.
     """
-    return error + _root(sum(one.nats for one in modules) / 4 + math.log(m / delta) / 2, modules, m)
+    return error + _root(sum(one.nats for one in modules) / 4 + (math.log(m / delta) + choice) / 2, modules, m)
 
 
-def pac_bayes_kl(error: float, modules: Sequence[Module], m: int, delta: float) -> float:
+def pac_bayes_kl(error: float, modules: Sequence[Module], m: int, delta: float, choice: float = 0.0) -> float:
     """The same, tighter: from Theorem A.1 with the best prior of the grid, the divergence itself, and kl's inverse.
 
     Source: chatterji2020, Theorem A.1 and the priors of its App. A; Langford and Caruana (2002).
     """
     nats = sum(prior_nats(one, best_prior(one, m), m) for one in modules)
-    return kl_inverse(min(error, 1.0), (nats + math.log(m / delta)) / (m - 1))
+    return kl_inverse(min(error, 1.0), (nats + math.log(m / delta) + choice) / (m - 1))
 
 
-def corollary_3_3(eps: float, modules: Sequence[Module], m: int, delta: float, objective: str = "ratio") -> float:
+def corollary_3_3(
+    eps: float, modules: Sequence[Module], m: int, delta: float, objective: str = "ratio", choice: float = 0.0
+) -> float:
     """The error on new data of the trained network itself, if the conjecture holds that noise on the way back does not improve
     it: with the joint criticality of `modules`, or (`log`) the tighter sum. Their expected training error is at most eps.
 
@@ -131,7 +134,7 @@ def corollary_3_3(eps: float, modules: Sequence[Module], m: int, delta: float, o
 
     Source: chatterji2020, Corollary 3.3.
     """
-    return eps + _root(sum(map(OBJECTIVES[objective], modules)) / 4 + math.log(m / delta), modules, m)
+    return eps + _root(sum(map(OBJECTIVES[objective], modules)) / 4 + math.log(m / delta) + choice, modules, m)
 
 
 def sigma_b_2(gamma: float, radius: float, d: int, side: int, kernel: int, channels: int, others: float) -> float:

@@ -104,12 +104,15 @@ def _point(table: Table, eps: float) -> list[str]:
     n = sum(1 for row in rows if _has(row, "alpha"))
     log = next(row for row in _rows(table, "joint_log_criticality") if row["eps"] == eps and row["part"] == WHOLE)
     sure = "" if whole["status"] == "ok" else f" These draws do not make sure of the allowed {_share(eps)}."
+    found = (
+        "an upper bound of the smallest there is, found by a search" if not sure else "the least that a search found"
+    )
     return [
         f"With all {words.plural(n, 'module')} moved toward the start and under noise at once, the expected training error is "
         f"{_percent(whole['error'])}, and at most {_percent(whole['certificate'])} by {words.plural(whole['n'], 'draw')} that "
         f"took no part in the search; {_share(eps)} was allowed.{sure} The joint criticality there is "
-        f"{words.number(whole['value'], '')} ({words.number(log['value'], '')} nats in its logarithmic form): the smallest there "
-        "is may be less, for a search of all combinations is out of reach."
+        f"{words.number(whole['value'], '')} ({words.number(log['value'], '')} nats in its logarithmic form), {found}: to go "
+        "through all combinations is out of reach."
     ]
 
 
@@ -149,6 +152,8 @@ def _conjecture(table: Table, eps: float) -> list[str]:
     if not rows:
         return [] if not _noisy(table, eps) else ["The conjecture was not tested: that takes test data."]
     (row,) = rows
+    if not _has(row, "value"):
+        return [f"The conjecture was not tested: {row['reason']}."]
     noisy = next(one for one in _rows(table, "expected_error") if one["eps"] == eps)
     if row["low"] > 0:
         verdict = "so that the conjecture holds at this point: noise makes it worse"
@@ -314,6 +319,7 @@ def _references(table: Table) -> list[tuple[str, str, float, float, float]]:
             *(100 * row[key] for key in ("value", "low", "high")),
         )
         for row in _rows(table, "expected_error")
+        if _has(row, "value")
     ]
     chance = 100 * _number(table.provenance.get("chance"))
     return found + ([("guessing", ":", chance, math.nan, math.nan)] if math.isfinite(chance) else [])
