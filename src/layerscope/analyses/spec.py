@@ -465,11 +465,11 @@ class BoundsSpec(Spec):
     """What is made small: log, the sum of k log(1 + alpha^2 D^2 / (k sigma^2)), which bounds rest on; or ratio, that of
     alpha^2 D^2 / sigma^2, the joint criticality."""
     rounds: int = 3
-    """Times that each module in turn is moved to a better cell, at most."""
+    """Times that modules trade error among them, at most."""
     block: int = CriticalitySpec.block
     """Samples that share a draw of the noise."""
     most: int = CriticalitySpec.most
-    """Draws after which a move that is not surely allowed is not taken."""
+    """Draws after which a move that is not surely allowed is not taken. With fewer the noise must stay farther below eps."""
     draws: int = 1000
     """Fresh draws that the expected training error is bounded from, in the end."""
     gamma: float = 1.0
