@@ -48,7 +48,7 @@ class RobustnessSpec(Spec):
     """Which layers matter: rewind each to each checkpoint, re-randomise each in some draws."""
 
     KIND: ClassVar[str] = "robustness"
-    CODE: ClassVar[int] = 2
+    CODE: ClassVar[int] = 3
 
     draws: int = 5
     """Fresh random draws of each layer."""
@@ -136,6 +136,7 @@ class LandscapeSpec(Spec):
     noise."""
 
     KIND: ClassVar[str] = "landscape"
+    CODE: ClassVar[int] = 2
 
     parts: tuple[str, ...] = ()
     """Layers to look at, patterns with * and ? allowed; `whole network` is all of them at once [default: all of these]"""
@@ -448,6 +449,7 @@ class BoundsSpec(Spec):
     """What can be said for sure of the error on new data: PAC-Bayes bounds from how far all modules can go back at once."""
 
     KIND: ClassVar[str] = "bounds"
+    CODE: ClassVar[int] = 2
 
     eps: tuple[float, ...] = (0.1,)
     """Expected training errors that are allowed with all modules changed at once, each with answers of its own."""
