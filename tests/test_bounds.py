@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import layerscope as ls
 from layerscope.analyses import written
 from layerscope.analyses.bounds import _bound
+from layerscope.analyses.joint import Joint
 from layerscope.errors import UseError
 from layerscope.measures.operator import Operator, dense
 from layerscope.plots import bounds as shown
@@ -155,6 +156,7 @@ def test_what_got_no_noise_must_not_have_been_trained():
     assert "1.386 nats for not knowing beforehand which of the 2 Parts training moves" in unknown_["reason"]
     extra = (unknown_["value"] - unknown_["certificate"]) ** 2 - (known["value"] - known["certificate"]) ** 2
     assert extra == pytest.approx(math.log(2) / (unknown_["n"] - 1))
+    assert any("with 1.386 nats for not knowing beforehand" in s for s in shown.sentences(same_))
     assert "did not move it" in one(same_, "joint_criticality", part="b")["reason"]
 
 
@@ -301,13 +303,27 @@ def test_the_conjecture_is_tested_on_test_data():
     assert "the conjecture does not hold at this point" in " ".join(shown.sentences(table))
 
 
-def test_test_data_that_cannot_be_put_together():
+def test_test_data_that_cannot_be_put_together(monkeypatch):
     """Batches of unequal shape are asked one by one; what samples cannot be taken out of is said, and all the rest is there."""
     model, trajectory, data = trained()
     (x, y) = data["test"][0]
-    uneven = [(x[:50], y[:50]), (x[50:97], y[50:97])]
-    table = ls.bounds(model, trajectory, {"train": data["train"], "test": uneven}, QUICK)
+    uneven = [(x[:50], y[:50]), (x[50:97, None], y[50:97])]
+    forward = lambda network, batch: network(batch[0].flatten(1))  # noqa: E731
+    table = ls.bounds(model, trajectory, {"train": data["train"], "test": uneven}, QUICK, forward=forward)
     assert one(table, "conjecture")["n"] == 97
+    shared = {"x": x, "scale": torch.ones(()), "labels": y}
+    forward = lambda network, batch: network(batch["x"] * batch.get("scale", 1.0))  # noqa: E731
+    train = [{"x": a, "labels": b} for a, b in data["train"]]
+    table = ls.bounds(model, trajectory, {"train": train, "test": [shared]}, QUICK, forward=forward)
+    for metric in ("conjecture", "expected_error"):
+        assert one(table, metric)["status"] == "not applicable"
+        assert one(table, metric)["reason"].startswith("samples cannot be taken out of the test batches")
+    assert one(table, "theorem_3.2")["status"] == "ok"
+    assert any(s.startswith("The conjecture was not tested: samples cannot") for s in shown.sentences(table))
+    assert shown.figures(table)
+    monkeypatch.setattr(Joint, "best", lambda *_: pytest.fail("it was searched"))
+    with pytest.raises(UseError, match="training batches that samples can be taken out of"):
+        ls.bounds(model, trajectory, [shared], QUICK, forward=forward)
 
 
 def test_a_forward_that_raises_is_a_row():
@@ -347,6 +363,9 @@ def test_what_is_said_of_bounds(found, tmp_path):
     tight = 100 * one(found, "pac_bayes_kl")["value"]
     assert any("With probability 95 %" in s and f"at most {tight:.2f} % (PAC-Bayes-kl)" in s for s in said)
     assert any(s.startswith("If the conjecture holds") for s in said)
+    assert any("an upper bound of the smallest there is, found by a search" in s for s in said)
+    reason = one(found, "joint_criticality", part="whole network")["reason"]
+    assert reason == "the least that a search found: an upper bound of the smallest there is"
     assert any(s.startswith("Theorem B.2 cannot be applied: it is about layers without biases") for s in said)
     everything_, point = shown.listings(table)
     assert [row[0] for row in everything_.rows].count("Theorem 3.2") == 1

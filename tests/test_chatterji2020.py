@@ -325,6 +325,9 @@ def test_the_best_tau_over_widths():
 def test_the_conjecture_is_a_difference():
     table = Table.of([{"metric": "conjecture", "value": value, "status": "ok"} for value in (0.03, 0.05)])
     assert bounds.conjecture(seed(bounds=table)) == pytest.approx(0.03)
+    better = Table.of([{"metric": "conjecture", "value": -0.1, "status": "ok"}])  # not the claim's network
+    both = Replicate({("resnet", "bounds"): table, ("plain", "bounds"): better})
+    assert bounds.conjecture(both) == pytest.approx(0.03)
     assert math.isnan(
         bounds.conjecture(seed(bounds=Table.of([{"metric": "theorem_3.2", "value": 1.0, "status": "ok"}])))
     )

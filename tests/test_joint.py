@@ -1,6 +1,7 @@
 """The joint search: against the full grid of a network of two modules, whose expected errors numpy computes."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from layerscope.analyses.joint import Joint, hull
 from layerscope.analyses.noisy import Cell
 
 from .networks import BothSigns
+from .test_bounds import trained
 from .test_zoo import everything, same
 
 Data = list[tuple[Tensor, Tensor]]
@@ -136,16 +138,15 @@ def test_a_price_list_is_the_lower_hull():
             assert terms[cell] >= np.interp(errors[cell], x, y) - 1e-12
 
 
-@pytest.mark.parametrize("most", [64, 256])
-def test_the_answer_hardly_depends_on_the_seed(most):
-    """Moves of one module at a time end where nothing is left to gain alone, each time elsewhere; trades do not."""
-    model, trajectory, data = two_layers()
-    found = []
-    for seed in range(5):
-        spec = ls.BoundsSpec(eps=(0.2,), alphas=ALPHAS, sigmas=SIGMAS, most=most, draws=8, seed=seed)
-        rows = ls.bounds(model, trajectory, data, spec).where(metric="joint_criticality", part="whole network")
-        found.append(rows["value"].item())
-    assert max(found) <= 2 * min(found)
+def test_the_answer_hardly_depends_on_the_seed():
+    """Moves of one module at a time end where none gains alone, each time elsewhere (1,750, 6,923 and 375); trades do not."""
+    torch.manual_seed(0)
+    layers = nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 2)
+    model, trajectory, data = trained(model=nn.Sequential(*layers))
+    spec = ls.BoundsSpec(alphas=ALPHAS, sigmas=(0.03, 0.06, 0.1, 0.18, 0.3), objective="ratio", most=128, draws=8)
+    tables = (ls.bounds(model, trajectory, data["train"], replace(spec, seed=seed)) for seed in range(3))
+    found = [table.where(metric="joint_criticality", part="whole network")["value"].item() for table in tables]
+    assert max(found) <= 1.5 * min(found)
 
 
 def test_nothing_is_found_where_nothing_is():

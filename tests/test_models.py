@@ -41,6 +41,7 @@ def test_unknown_names(name):
         ("fcn-3x256?width=0", "width is a factor above 0"),
         ("fcn-3x256?width=nan", "width is a factor above 0"),
         ("fcn-3x256?dropout=1", r"dropout is a share in \[0, 1\)"),
+        ("fcn-3x256?bias=none", "option bias is yes or no, not 'none'"),
         ("fcn-3x256?norm", "needs a value"),
         ("fcn-3x256?width=2&width=3", "given twice"),
         ("fcn-0x5", "at least one hidden layer"),

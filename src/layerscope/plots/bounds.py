@@ -124,10 +124,11 @@ def _noisy(table: Table, eps: float) -> list[str]:
     if not all(_has(row, "value") for row in found):
         return []
     simple, tight = found
+    given = f", {tight['reason']}" if tight["reason"] else ""
     says = (
         f"With probability {_level(table)} the error on new data of the network under that noise is at most "
         f"{_percent(tight['value'])} (PAC-Bayes-kl), or {_percent(simple['value'])} in the simpler form of Theorem 3.2; both "
-        f"rest on {words.count(simple['n'])} training samples."
+        f"rest on {words.count(simple['n'])} training samples{given}."
     )
     return [says + _verdict(table, tight, simple)]
 
